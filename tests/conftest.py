@@ -1,0 +1,57 @@
+"""Fixtures that every room of the suite shares: real images in milliseconds, and a project of one's own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may reach a hub, and no code may load a pickled model."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+
+@pytest.fixture(scope="session")
+def digits_arrays() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """scikit-learn's 1,797 digits as uint8 [N, 16, 16], their labels, and a split of each: 60/10/10/20 %."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.kron(np.round(bunch.images * (255 / 16)), np.ones((1, 2, 2))).astype(np.uint8)
+    names = np.array(["train", "validation", "calibration", "test"])
+    splits = np.random.default_rng(0).choice(names, size=len(images), p=[0.6, 0.1, 0.1, 0.2])
+    return images, bunch.target.astype(np.int64), splits.tolist()
+
+
+@pytest.fixture(scope="session")
+def digits(digits_arrays, tmp_path_factory: pytest.TempPathFactory):
+    """The digits as a data set artifact."""
+    from assay.data import write_dataset
+
+    images, labels, splits = digits_arrays
+    return write_dataset(
+        tmp_path_factory.mktemp("digits") / "digits",
+        images=images,
+        labels=labels.tolist(),
+        splits=splits,
+        class_names=[str(k) for k in range(10)],
+        name="digits",
+        source="scikit-learn load_digits",
+        licence="BSD-3-Clause",
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder that is the current one, with its own state."""
+    root = tmp_path / "project"
+    (root / "pipelines").mkdir(parents=True)
+    (root / "components").mkdir()
+    (root / "pyproject.toml").write_text("[project]\nname = 'example'\nversion = '0'\n")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("ASSAY_PROJECT", str(root))
+    monkeypatch.setenv("ASSAY_HOME", str(root / ".assay"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return root
