@@ -82,8 +82,8 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, target)
+            Path(name).chmod(0o644)
+            Path(name).replace(target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -97,7 +97,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """Return the hex digest of a file's bytes, read in pieces."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -32,7 +32,9 @@ class Project:
         for folder in (begin, *begin.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "pipelines").is_dir():
                 return cls(folder)
-        raise UserError(f"No Assay project at {begin} or above: run this inside a folder with pyproject.toml and pipelines/.")
+        raise UserError(
+            f"No Assay project at {begin} or above: run this inside a folder with pyproject.toml and pipelines/."
+        )
 
     @property
     def data(self) -> Path:
@@ -66,7 +68,12 @@ class Project:
 
     @property
     def git_commit(self) -> str:
-        """The commit of the project, with ``-dirty`` for uncommitted changes; ``unknown`` outside git."""
+        """The commit of the project, with ``-dirty`` for uncommitted changes; ``unknown`` outside git.
+
+        ``ASSAY_GIT_COMMIT`` overrides it: a container has the sources without their history.
+        """
+        if commit := os.environ.get("ASSAY_GIT_COMMIT"):
+            return commit
         try:
             describe = ["git", "-C", str(self.root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
             return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
