@@ -1,0 +1,1 @@
+"""The experiments that decide what each paper claims."""
