@@ -1,0 +1,382 @@
+"""The adapter to ``kfp.local``: the one file that knows its internals.
+
+KFP keeps the order of the tasks, loops, conditions, placeholders and outputs. Replaced for the length of a
+run are: the execution of one task (wrapped, so that its start, end and state are known, in loops too), the
+child process (its own process group, its output to its own log, stopped on Ctrl-C), the cache, and the
+printing, which is loud and not safe across threads.
+"""
+
+import contextlib
+import inspect
+import logging
+import math
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from kfp import __version__ as kfp_version
+from kfp import dsl, local
+from kfp.local import cache, logging_utils, pipeline_orchestrator, status, subprocess_task_handler
+from kfp.local.orchestrator import task_executor
+from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from assay.errors import AssayError
+from assay.files import disk_errors
+from assay.reports.records import Output, State
+from assay.running.content_cache import ContentCache, Origin
+from assay.running.graph import dags, node_id
+
+_GRACE = 5.0  # seconds between asking a child to stop and killing it
+_LOOP_PARALLELISM = 2  # tasks of a ParallelFor that KFP runs at a time
+
+
+class Observer(Protocol):
+    """Told what happens, from whichever thread a task runs in."""
+
+    def started(self, name: str, node: str) -> Path:
+        """Note the start of a task; return the file for its output."""
+
+    def line(self, name: str, text: str) -> None:
+        """Note a line that the task printed."""
+
+    def finished(self, name: str, state: State, outputs: dict[str, Output], origin: Origin | None) -> None:
+        """Note the end of a task; ``origin`` is set when its outputs came from the cache."""
+
+
+def execute(
+    spec: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    *,
+    artifacts: Path,
+    cache_root: Path,
+    run: str,
+    environment: Mapping[str, str],
+    observer: Observer,
+    log: Path,
+) -> bool:
+    """Run a compiled pipeline here, one child process for each task, and say whether every task succeeded.
+
+    Args:
+        spec: the IR as plain data.
+        arguments: the pipeline's parameters.
+        artifacts: the folder for outputs.
+        cache_root: the folder of the cache's entries.
+        run: the id of the run.
+        environment: variables for the children, over this process's own.
+        observer: told of every start, line and end.
+        log: the file for KFP's own messages.
+
+    Raises:
+        AssayError: a condition cannot be evaluated, or KFP is not the version that this adapter knows.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; every child was stopped.
+    """
+    check_internals()
+    prepared = _prepared(spec)
+    execution = _Execution(ContentCache(cache_root, run), environment, observer)
+    replacements: list[tuple[Any, str, Any]] = [
+        (task_executor, "execute_single_task", execution.wrap(task_executor.execute_single_task)),
+        (subprocess_task_handler, "run_local_subprocess", execution.run_subprocess),
+        (cache, "get_local_cache", lambda: execution.cache),
+        (ConditionEvaluator, "_resolve_pipeline_channel", staticmethod(_resolver(prepared))),
+        (logging_utils, "local_logger_context", contextlib.nullcontext),
+        (logging_utils, "indented_print", contextlib.nullcontext),
+        (logging_utils, "print_horizontal_line", lambda: None),
+    ]
+    message = json_format.ParseDict(prepared, pipeline_spec_pb2.PipelineSpec())
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in replacements:
+            stack.enter_context(_replaced(owner, name, value))
+        stack.enter_context(execution.messages_to(log))
+        stack.enter_context(execution.stopped_by_signals())
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="assay-", ignore_cleanup_errors=True))
+        execution.environment["TMPDIR"] = scratch
+        workspace = str(Path(scratch) / "workspace")
+        runner = local.SubprocessRunner(use_venv=False)
+        local.init(runner, str(artifacts), workspace, raise_on_error=False, enable_caching=True)
+        try:
+            pipeline_orchestrator.run_local_pipeline(message, dict(arguments))
+        except Exception as error:
+            execution.note(error)
+    if execution.error is not None:
+        raise execution.error
+    return not execution.failed
+
+
+def check_internals() -> None:
+    """Check that the functions this adapter replaces are the ones it was written for.
+
+    Raises:
+        AssayError: the installed KFP differs.
+    """
+    expected: dict[Callable[..., Any], str] = {
+        task_executor.execute_single_task: "task_name task_spec pipeline_resource_name components executors "
+        "io_store pipeline_root runner unique_pipeline_id fail_stack",
+        subprocess_task_handler.run_local_subprocess: "full_command env_vars",
+        pipeline_orchestrator.run_local_pipeline: "pipeline_spec arguments",
+        cache.LocalCache.compute_key: "self component_name image full_command arguments env_vars custom_cache_key",
+        cache.LocalCache.get: "self key",
+        cache.LocalCache.put: "self key outputs",
+        cache.get_local_cache: "",
+        ConditionEvaluator._resolve_pipeline_channel: "channel_ref io_store",
+        logging_utils.local_logger_context: "",
+        logging_utils.print_horizontal_line: "",
+    }
+    for function, parameters in expected.items():
+        if list(inspect.signature(function).parameters) != parameters.split():
+            raise AssayError(
+                f"kfp {kfp_version} has another {function.__qualname__} than this version of Assay knows: "
+                "install the versions of requirements.lock."
+            )
+
+
+class _Execution:
+    """The state of one run across KFP's threads."""
+
+    def __init__(self, content: ContentCache, environment: Mapping[str, str], observer: Observer) -> None:
+        self.cache = content
+        self.environment = dict(environment)
+        self.error: Exception | None = None
+        self.failed = False
+        self._observer = observer
+        self._stopping = False
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._names: set[str] = set()
+        self._lock = threading.Lock()
+        self._task = threading.local()
+
+    def wrap(self, execute_single_task: Callable[..., Any]) -> Callable[..., Any]:
+        """Return KFP's execution of one task, observed, with outputs in a folder of the task's own."""
+
+        def observed(**task: Any) -> tuple[dict[str, Any], Any]:
+            if self._stopping:
+                raise KeyboardInterrupt
+            turns = re.findall(r"-iteration-(\d+)", task["pipeline_resource_name"])
+            name = self._unique(".".join([task["task_name"], *turns]))
+            component = task["task_spec"].component_ref.name.removeprefix("comp-")
+            task["pipeline_resource_name"] = "" if name == component else name
+            self._task.name, self._task.in_loop = name, bool(turns)
+            self._task.log = self._observer.started(name, task["task_spec"].task_info.name)
+            self.cache.begin()
+            try:
+                outputs, end = execute_single_task(**task)
+            except BaseException as error:
+                interrupted = self._stopping or isinstance(error, KeyboardInterrupt)
+                self.note(error)
+                self._finish(name, State.INTERRUPTED if interrupted else State.FAILED, {})
+                raise
+            if end != status.Status.SUCCESS:
+                self._finish(name, State.INTERRUPTED if self._stopping else State.FAILED, {})
+            else:
+                self._finish(name, State.CACHED if self.cache.origin else State.SUCCEEDED, outputs)
+            return outputs, end
+
+        return observed
+
+    def run_subprocess(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        """Run a task's command in a process group of its own, its output to the task's log."""
+        environment = {**os.environ, **self.environment, **(env_vars or {})}
+        if self._task.in_loop and "OMP_NUM_THREADS" not in os.environ:
+            threads = int(environment.get("OMP_NUM_THREADS", "1"))
+            environment["OMP_NUM_THREADS"] = str(max(1, threads // _LOOP_PARALLELISM))
+        with disk_errors(self._task.log), self._task.log.open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                full_command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                bufsize=1,
+                env=environment,
+                start_new_session=True,
+            )
+            self._processes.add(process)
+            try:
+                if self._stopping:  # the signal came between the start and the line above
+                    _signal_group(process, signal.SIGTERM)
+                for line in process.stdout or ():
+                    log.write(line)
+                    log.flush()
+                    self._observer.line(self._task.name, line.rstrip())
+                return process.wait()
+            finally:
+                _stop(process)
+                self._processes.discard(process)
+
+    @contextlib.contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Stop every child and raise KeyboardInterrupt when the user or the system asks this process to end."""
+
+        def stop(*_: Any) -> None:
+            self._stopping = True
+            for process in list(self._processes):
+                _signal_group(process, signal.SIGTERM)
+            killer = threading.Timer(_GRACE, self._kill_all)
+            killer.daemon = True
+            killer.start()
+            raise KeyboardInterrupt
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, stop) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def messages_to(self, log: Path) -> Iterator[None]:
+        """Send KFP's messages (it logs to the root logger) to a file, and make a failed condition an error.
+
+        KFP only warns of a condition that it cannot evaluate, runs no branch, and succeeds.
+        """
+        execution = self
+
+        class Messages(logging.FileHandler):
+            def emit(self, record: logging.LogRecord) -> None:
+                super().emit(record)
+                if record.levelno >= logging.WARNING and record.module == "enhanced_dag_orchestrator":
+                    message = record.getMessage()
+                    if message.startswith(("Condition evaluation failed", "Could not resolve")):
+                        error = AssayError(f"KFP cannot decide a condition of this pipeline: {message}.")
+                        execution.note(error)
+                        raise error
+
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        with disk_errors(log):
+            messages = Messages(log, delay=True)
+        messages.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.handlers[:] = [messages]
+        root.setLevel(logging.INFO)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
+                yield
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            messages.close()
+
+    def _finish(self, name: str, state: State, outputs: Mapping[str, Any]) -> None:
+        self.failed |= state in (State.FAILED, State.INTERRUPTED)
+        found = {key: _output(value) for key, value in outputs.items()}
+        self._observer.finished(name, state, found, self.cache.origin if state == State.CACHED else None)
+
+    def note(self, error: BaseException) -> None:
+        """Keep the first error: KFP swallows what is raised inside a loop."""
+        if isinstance(error, Exception) and self.error is None:
+            self.error = error
+
+    def _unique(self, name: str) -> str:
+        """Return ``name``, or the first of name-2, name-3, ... that no task of this run has."""
+        with self._lock:
+            found, number = name, 1
+            while found in self._names:
+                number += 1
+                found = f"{name}-{number}"
+            self._names.add(found)
+            return found
+
+    def _kill_all(self) -> None:
+        for process in list(self._processes):
+            _signal_group(process, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _prepared(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy without retries, in which each task's display name is the id of its node.
+
+    On a cluster a retry helps against a lost machine; here it would repeat the user's mistake.
+    """
+    message = json_format.ParseDict(dict(spec), pipeline_spec_pb2.PipelineSpec())
+    copy: dict[str, Any] = json_format.MessageToDict(message)
+    for name, dag in dags(copy).items():
+        for task_name, task in dag["tasks"].items():
+            task.pop("retryPolicy", None)
+            task["taskInfo"] = {**task.get("taskInfo", {}), "name": node_id(name, task_name)}
+    return copy
+
+
+def _resolver(spec: Mapping[str, Any]) -> Callable[[str, Any], Any]:
+    """Return how a condition finds the value of a channel: by the producer that the task's inputs name.
+
+    KFP guesses the producer from the channel's name, finds only outputs called ``Output``, and takes any other
+    condition for false.
+    """
+    producers = {
+        channel: source["taskOutputParameter"]
+        for dag in dags(spec).values()
+        for task in dag["tasks"].values()
+        for channel, source in task.get("inputs", {}).get("parameters", {}).items()
+        if "taskOutputParameter" in source
+    }
+    guess = ConditionEvaluator._resolve_pipeline_channel
+
+    def resolve(channel: str, values: Any) -> Any:
+        source = producers.get(channel)
+        if source is None:
+            return guess(channel, values)
+        return values.get_task_output(source["producerTask"], source["outputParameterKey"])
+
+    return resolve
+
+
+def _output(value: Any) -> Output:
+    if isinstance(value, dsl.Artifact):
+        return Output(type=value.schema_title, uri=value.uri, metadata=_json(value.metadata))
+    if isinstance(value, list) and value and isinstance(value[0], dsl.Artifact):
+        return Output(type="list", value=[item.uri for item in value])
+    return Output(type="parameter", value=_json(value))
+
+
+def _json(value: Any) -> Any:
+    """Return plain data that JSON can hold: whole floats as integers, no NaN or infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(entry) for entry in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() else value
+    return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Leave nothing of a child behind: ask its group to end, then kill it."""
+    if process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+    _signal_group(process, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
