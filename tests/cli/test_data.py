@@ -4,6 +4,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from assay.cli.data import app
+from assay.data import write_dataset
 from assay.data.idx import write_idx
 from assay.data.pins import pin
 from assay.errors import UserError
@@ -46,14 +47,17 @@ def test_a_folder_is_imported_listed_and_validated(run, project, photos):
     assert (project / ".assay" / "validation" / "pets.html").is_file()
 
 
-def test_validate_prints_the_table_then_stops(run, project, photos, tmp_path):
-    for split, home in {"train": "cat", "test": "dog"}.items():
-        (tmp_path / "split" / split).mkdir(parents=True)
-        (photos / home).rename(tmp_path / "split" / split / home)
-    run("import", str(tmp_path / "split"), "--name", "pets")
+def test_validate_prints_the_table_then_stops(run, project, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9), np.uint8)
+    images[7] = images[0]
+    splits = ["train"] * 4 + ["validation", "calibration", "test", "test"]
+    write_dataset(tmp_path / "set", images=images, labels=[0] * 8, splits=splits, class_names=["cat"], name="pets")
     report = tmp_path / "docs.html"
-    result = run("validate", "data/pets", "--report", str(report), fails=None)
-    assert "missed  no classes" in " ".join(result.output.split()) or "no classes without a training" in result.output
+    result = run("validate", str(tmp_path / "set"), "--report", str(report), fails=UserError)
+    line = next(line for line in result.output.splitlines() if "exact copy" in line)
+    assert line.startswith("missed")
+    assert "critical  2:" in line
+    assert "'0000007' and '0000000'" in str(result.exception)
     assert report.is_file()
 
 

@@ -10,7 +10,7 @@ from assay.config import Config
 from assay.data import ImageDataset, ImportConfig, import_data, import_dataset
 from assay.data.codec import encode_png
 from assay.data.idx import write_idx
-from assay.data.pins import Pins, folder_digests, pin
+from assay.data.pins import Pins, dvc_repo, folder_digests, pin
 from assay.errors import UserError
 from assay.project import Project
 
@@ -181,6 +181,20 @@ def test_missing_data_says_which_command_fetches_it(idx_project, tmp_path):
     shutil.rmtree(idx_project / "data" / "fashion-mnist")
     with pytest.raises(UserError, match="run `assay data pull fashion-mnist`"):
         task(idx_project, "fashion-mnist", {}, tmp_path)
+
+
+def test_where_a_remote_is_configured_missing_data_is_pulled_from_it(idx_project, tmp_path):
+    """This is how a task gets its data on a cluster."""
+    pin(idx_project, "fashion-mnist")
+    with dvc_repo(idx_project) as repo, repo.config.edit("repo") as settings:
+        settings["remote"] = {"box": {"url": str(tmp_path / "box")}}
+        settings["core"]["remote"] = "box"
+    with dvc_repo(idx_project) as repo:
+        repo.push()
+    for folder in (idx_project / "data", idx_project / ".dvc" / "cache"):
+        shutil.rmtree(folder)
+    assert task(idx_project, "fashion-mnist", {}, tmp_path)["samples"] == 150
+    Pins.read(idx_project).verify("fashion-mnist")
 
 
 def test_another_revision_and_an_unknown_setting_are_refused(idx_project, tmp_path):

@@ -56,6 +56,26 @@ def test_pinning_one_data_set_keeps_the_pin_of_the_other_even_when_its_files_are
     assert after.revision("a") != before.revision("a")
 
 
+def test_a_clone_without_its_git_history_still_works(two):
+    config = two / ".dvc" / "config"
+    config.write_text(config.read_text().replace("no_scm", "autostage").replace("True", "false"))
+    assert "no_scm" not in config.read_text()
+    (two / "data" / "a" / "x").write_text("changed")
+    assert pin(two, "a") == Pins.read(two).revision("a")
+
+
+def test_in_a_git_repository_what_belongs_there_is_left_to_git(project):
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    (project / "data" / "a").mkdir(parents=True)
+    (project / "data" / "a" / "x").write_text("one")
+    pin(project, "a")
+    ignored = subprocess.run(
+        ["git", "check-ignore", "data/a/x", ".dvc/cache", ".dvc/tmp"], cwd=project, capture_output=True
+    )
+    assert ignored.stdout.split() == [b"data/a/x", b".dvc/cache", b".dvc/tmp"]
+    assert "no_scm" not in (project / ".dvc" / "config").read_text()
+
+
 def test_pinning_again_changes_nothing(two):
     before = (two / "data.dvc").read_bytes()
     pin(two, "a")
@@ -105,6 +125,23 @@ def test_what_is_not_pinned_or_no_dvc_file_is_a_sentence(two):
         (two / "data.dvc").write_text(text)
         with pytest.raises(UserError, match="is not a DVC file"):
             Pins.read(two)
+
+
+def test_a_cache_on_a_full_disk_is_one_sentence_and_nothing_is_pinned(project, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        (project / "data" / "a").mkdir(parents=True)
+        (project / "data" / "a" / "x").write_bytes(bytes(range(256)) * 8192)
+        (project / ".dvc").mkdir()
+        (project / ".dvc" / "config").write_text(f"[core]\n    analytics = false\n[cache]\n    dir = {disk / 'c'}\n")
+        with pytest.raises(UserError, match=r"DVC could not keep a copy of data/a/x in .*: free some space"):
+            pin(project, "a")
+        assert not (project / "data.dvc").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_an_empty_folder_cannot_be_pinned(project):

@@ -143,7 +143,7 @@ def pin(project_root: Path, name: str) -> str:
         meta["files"] = {**meta.get("files", {}), name: digests}
         _save(project_root, {**before, "outs": outs, "meta": meta})
         try:
-            repo.add(target)
+            _add(repo, target, digests)
         except BaseException:
             _save(project_root, before)
             raise
@@ -155,8 +155,21 @@ def pin(project_root: Path, name: str) -> str:
 
 def store(project_root: Path, name: str) -> None:
     """Keep a copy of ``data/<name>``, which matches its pin, in DVC's cache, so that ``dvc push`` has it."""
+    target = f"{_DATA}/{name}"
     with dvc_repo(project_root) as repo:
-        repo.add(f"{_DATA}/{name}")
+        _add(repo, target, folder_digests(project_root / target))
+
+
+def _add(repo: "Repo", target: str, digests: dict[str, str]) -> None:
+    """Add a folder to DVC; a copy that did not fit into its cache is only a line in DVC's log."""
+    repo.add(target)
+    cache = repo.cache.local
+    lost = [file for file, md5 in digests.items() if not Path(cache.oid_to_path(md5)).is_file()]
+    if lost:
+        raise UserError(
+            f"DVC could not keep a copy of {target}/{lost[0]}{_more(lost)} in {cache.path}: free some space on "
+            "that disk, or move the cache with `dvc cache dir`, and run this again."
+        )
 
 
 @contextmanager
@@ -173,12 +186,14 @@ def dvc_repo(project_root: Path) -> "Iterator[Repo]":
 
     with disk_errors(project_root / ".dvc"):
         (project_root / ".dvc" / "tmp").mkdir(parents=True, exist_ok=True)
-        # DVC's hints and warnings are about commands that nobody here typed.
-        with FileLock(project_root / ".dvc" / "tmp" / "assay.lock"), set_loggers_level(logging.ERROR):
+        # DVC's log is about commands that nobody here typed; what goes wrong is raised.
+        with FileLock(project_root / ".dvc" / "tmp" / "assay.lock"), set_loggers_level(logging.CRITICAL):
             try:
                 if not (project_root / ".dvc" / "config").is_file():
                     _initialise(project_root)
-                with Repo(str(project_root)) as repo:
+                # A container has the project's files and not its git history.
+                without_git = {} if _git_root(project_root) else {"core": {"no_scm": True}}
+                with Repo(str(project_root), config=without_git) as repo:
                     yield repo
             except DvcException as error:
                 raise AssayError(f"DVC: {str(error).strip().rstrip('.')}.") from error
@@ -188,10 +203,17 @@ def _initialise(project_root: Path) -> None:
     """Make a DVC repository that phones nobody."""
     from dvc.repo import Repo
 
-    above = [folder for folder in (project_root, *project_root.parents) if (folder / ".git").exists()]
-    Repo.init(str(project_root), no_scm=not above, subdir=bool(above) and above[0] != project_root, force=True)
-    with Repo(str(project_root)) as repo, repo.config.edit("repo") as settings:
-        settings["core"] |= {"analytics": "false", "check_update": "false"}
+    root = _git_root(project_root)
+    inside = root is not None and root != project_root
+    with (
+        Repo.init(str(project_root), no_scm=root is None, subdir=inside, force=True) as repo,
+        repo.config.edit("repo") as settings,
+    ):
+        settings["core"] = {**settings.get("core", {}), "analytics": "false", "check_update": "false"}
+
+
+def _git_root(folder: Path) -> Path | None:
+    return next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
 
 
 def _load(project_root: Path) -> dict[str, Any]:
