@@ -29,7 +29,8 @@ def make(amount: int, config: dict, data: Output[Dataset], metrics: Output[Metri
 
     Path(data.path).mkdir(parents=True)
     (Path(data.path) / "numbers.txt").write_text(" ".join(map(str, range(amount))))
-    metrics.metadata.update({"share": 0.5, "share_low": 0.4, "share_high": 0.6, **config})
+    Path(metrics.path).write_text('{"share": 1, "share_low": 1, "share_high": 1, "colour": 1, "amount": 1}')
+    metrics.metadata.update({"amount": amount, "share_low": 0.4, "share_high": 0.6, "share": 0.5, **config})
 
 
 @step

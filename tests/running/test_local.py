@@ -52,6 +52,7 @@ def test_the_record_and_the_outputs_lie_in_the_run_folder(first):
     assert record["parameters"] == {
         "amount": 3, "scale": 2, "workers": 0, "making": {"colour": "red"}, "items": [7, 8, 9],
     }  # fmt: skip
+    assert list(first.task("make").metrics) == ["share", "share_low", "share_high", "colour", "amount"]
     assert first.task("train").metrics["run"] == first.run.id
     weights = first.folder / "artifacts" / "train" / "model" / "weights.txt"
     assert weights.read_text() == "6"
@@ -74,6 +75,7 @@ def test_an_unchanged_run_is_all_cache_hits(first, second):
     assert second.states == dict.fromkeys(ALL, "cached")
     assert second.run.seconds < 20
     assert second.task("train").cached_from == first.run.id
+    assert f"Champion: example version 3, promoted by the earlier run {first.run.id}" in second.output
     assert second.task("train").cached_seconds == pytest.approx(first.task("train").seconds, abs=0.5)
     assert second.task("train").metrics == first.task("train").metrics
     log = (second.folder / second.task("turn.1").log).resolve()

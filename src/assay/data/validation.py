@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def validate(dataset: Path, config: dict[str, Any], *, report: Path, metrics: Path) -> dict[str, float]:
     """Check the data set artifact ``dataset``; write Data Docs (HTML) at ``report`` and counts at ``metrics``.
 
-    Returns how many checks there were, how many of each severity failed, and for each check how many rows
-    (classes, splits) missed it. Both files are written before a critical failure is raised.
+    Returns how many checks there were, how many of each severity failed, and for each check that was
+    missed how many rows (classes, splits) missed it. Both files are written before a critical failure is raised.
 
     Raises:
         UserError: a critical check failed (rows are named), a setting is unknown, or this is no data set.
@@ -36,7 +36,7 @@ def validate(dataset: Path, config: dict[str, Any], *, report: Path, metrics: Pa
         "checks": float(len(found)),
         "critical_failures": float(sum(outcome.severity == "critical" for outcome in failed)),
         "warning_failures": float(sum(outcome.severity == "warning" for outcome in failed)),
-        **{f"missed_{outcome.check}": float(outcome.count) for outcome in found},
+        **{f"missed_{outcome.check}": float(outcome.count) for outcome in found if outcome.count},
     }
     write_json(metrics, numbers)
     stop_on_critical(dataset, found, report)

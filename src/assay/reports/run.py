@@ -15,6 +15,7 @@ from assay.reports.values import format_duration, measurements
 
 _LOG_TAIL = 25  # lines
 _SELF_CONTAINED = "default-src 'none'"  # the content policy that `assay.reports.Report` writes
+_WIDE = 800  # CSS pixels
 _FIGURES = 6  # of one task, shown on the run's page; its own report has the rest
 
 
@@ -24,6 +25,11 @@ class Figure(NamedTuple):
     source: str
     width: str
     caption: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is several panels side by side, too small to read in half the page."""
+        return self.width.isdigit() and int(self.width) >= _WIDE
 
 
 def write_run_report(run: Run, folder: Path) -> Path:
@@ -70,7 +76,8 @@ def champion(run: Run) -> str:
         version = task.metrics.get("champion_version", task.metrics.get("champion"))
         if isinstance(version, int | float) and "passed" not in task.outputs:
             name = run.parameters.get("model_name", run.pipeline)
-            return f"Champion: {name} version {version:g}"
+            earlier = f", promoted by the earlier run {task.cached_from}" if task.cached_from else ""
+            return f"Champion: {name} version {version:g}{earlier}"
     if any("passed" in task.outputs and task.outputs["passed"].value is False for task in done):
         return "Not promoted: the gate was not passed, so the champion stays as it is."
     return ""
@@ -175,7 +182,7 @@ def _note(run: Run, node: str, state: State) -> str:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the entries of nested dictionaries under dotted names."""
-    for key, value in values.items():
+    for key, value in sorted(values.items()):
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:

@@ -8,6 +8,7 @@ printing, which is loud and not safe across threads.
 
 import contextlib
 import inspect
+import json
 import logging
 import math
 import os
@@ -346,10 +347,24 @@ def _resolver(spec: Mapping[str, Any]) -> Callable[[str, Any], Any]:
 
 def _output(value: Any) -> Output:
     if isinstance(value, dsl.Artifact):
-        return Output(type=value.schema_title, uri=value.uri, metadata=_json(value.metadata))
+        metadata = {name: _json(value.metadata[name]) for name in _in_order(value)}
+        return Output(type=value.schema_title, uri=value.uri, metadata=metadata)
     if isinstance(value, list) and value and isinstance(value[0], dsl.Artifact):
         return Output(type="list", value=[item.uri for item in value])
     return Output(type="parameter", value=_json(value))
+
+
+def _in_order(artifact: dsl.Artifact) -> list[str]:
+    """Return the names of an artifact's metadata as its JSON file has them, then the others by name.
+
+    Protobuf, through which KFP passes metadata, keeps no order.
+    """
+    try:
+        content = json.loads(Path(artifact.uri).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = {}
+    place = {name: number for number, name in enumerate(content)} if isinstance(content, dict) else {}
+    return sorted(artifact.metadata, key=lambda name: (place.get(name, len(place)), name))
 
 
 def _json(value: Any) -> Any:

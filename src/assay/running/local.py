@@ -192,6 +192,7 @@ def _environment(project: Project, run: Run) -> dict[str, str]:
         "ASSAY_PROJECT": str(project.root),
         "ASSAY_HOME": str(project.state),
         "ASSAY_RUN_ID": run.id,
+        "ASSAY_PIPELINE": run.pipeline,
         "ASSAY_GIT_COMMIT": run.git_commit,
         "ASSAY_IMAGE": run.image,
         "MLFLOW_TRACKING_URI": project.tracking_uri,
