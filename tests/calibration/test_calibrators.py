@@ -68,13 +68,24 @@ def test_full_steps_find_what_the_authors_small_steps_find(sample, calibrator, n
     assert fitted.temperature.detach().numpy() == pytest.approx(temperature.detach().numpy(), rel=2e-3)
 
 
-@pytest.mark.parametrize("name", SMOOTH)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [(n, k) for n in SMOOTH for k in LOSSES if not (n in ("vs", "ms") and k.startswith("sctl"))],
+)
 def test_every_smooth_fit_converges_and_is_deterministic(sample, name: str, loss: str):
     logits, labels = sample(600, classes=4)
     first, second = (Calibrator.registry[name]().fit(logits, labels, loss) for _ in range(2))
     assert first.fit_report.converged, first.fit_report
     assert np.array_equal(first.transform(logits), second.transform(logits))
+
+
+def test_sctl_has_no_fixed_point_once_biases_can_make_all_class_losses_equal(sample):
+    """Normalised losses jump where the losses meet; the fit says so, and its result is still usable."""
+    logits, labels = sample(600, classes=4)
+    fitted = VectorScaling().fit(logits, labels, "sctl_nd")
+    assert not fitted.fit_report.converged
+    losses, _ = fitted.fit_report.loss.class_losses(fitted(torch.from_numpy(logits)), torch.from_numpy(labels))
+    assert losses.max() - losses.min() < 0.05 * losses.mean()
 
 
 @pytest.mark.parametrize("name", Calibrator.registry)
@@ -117,14 +128,25 @@ def test_the_ensemble_mixes_probabilities_on_the_simplex(sample):
     assert min(w1, w2, w3) >= 0
 
 
+def test_a_vanishing_gradient_far_away_is_not_taken_for_a_minimum(sample):
+    """Full steps can throw a mixture to w3 = 1, where nothing changes any more."""
+    for seed in range(10):
+        logits, labels = sample(60, classes=10, temperature=0.5, seed=seed)
+        for loss in ("label_smoothing", "cross_entropy"):
+            fitted = EnsembleTemperatureScaling().fit(logits, labels, loss)
+            z, y = torch.from_numpy(logits), torch.from_numpy(labels)
+            objective = fitted.fit_report.loss
+            assert objective(fitted(z), y) <= objective(z, y) + 1e-4
+            assert (fitted(z).argmax(dim=1) == z.argmax(dim=1)).all()
+
+
 def test_pts_has_a_positive_temperature_of_its_own_for_every_row(sample):
     generator = np.random.default_rng(0)
     logits, labels = sample(2000, classes=12)
     noisy = generator.random(2000) < 0.5  # the sure rows are wrong at random: they need another temperature
     logits[noisy] *= 3
-    fits = [ParameterizedTemperatureScaling().fit(logits, labels, seed=seed) for seed in range(4)]
-    best = min(fits, key=lambda fit: functional.cross_entropy(fit(torch.from_numpy(logits)), torch.from_numpy(labels)))
-    temperature = best.temperature(torch.from_numpy(logits)).detach()
+    fitted = ParameterizedTemperatureScaling().fit(logits, labels)
+    temperature = fitted.temperature(torch.from_numpy(logits)).detach()
     assert (temperature > 0).all()
     assert temperature[noisy].mean() > 1.3 * temperature[~noisy].mean()
 

@@ -14,6 +14,13 @@ def test_prediction_does_not_depend_on_the_batch_size_and_keeps_the_mode():
     assert model.training and model[1].num_batches_tracked == 0
 
 
+def test_predicted_logits_can_be_learnt_from():
+    temperature = torch.ones((), requires_grad=True)
+    logits = predict_logits(nn.Flatten(), torch.rand(3, 1, 2, 2))
+    (logits * temperature).sum().backward()
+    assert torch.allclose(temperature.grad, logits.sum())
+
+
 def test_the_logits_file_reads_back_without_pickle(tmp_path):
     split = Split(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.tensor([1, 0]), np.array(["a", "bc"]))
     write_logits(tmp_path / "logits.npz", {"test": torch.tensor([[1.0, 2], [3, 4]])}, {"test": split}, ["x", "y"])

@@ -6,7 +6,6 @@ from torch import nn
 
 from assay.errors import AssayError, UserError
 from assay.training import forget, launch
-from assay.training.launch import available_cores
 
 
 def train(session, config):
@@ -60,12 +59,6 @@ def test_bad_settings_are_refused(tmp_path, settings, sentence):
 def test_a_loop_that_keeps_no_checkpoint_is_our_mistake(tmp_path):
     with pytest.raises(AssayError, match="run ended without a checkpoint"):
         launch(lambda session, config: None, {}, storage=tmp_path, name="run")
-
-
-def test_threads_stay_within_what_this_process_may_use():
-    import os
-
-    assert 1 <= available_cores() <= os.cpu_count()
 
 
 def test_the_progress_file_is_plain_json(tmp_path):

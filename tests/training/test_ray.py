@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from assay.errors import UserError
+from assay.errors import AssayError, UserError
 from assay.training import forget, launch
 from assay.training.launch import TrainingResult
 
@@ -90,3 +90,12 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(tmp_path, in_pro
 def test_a_diverging_loss_is_the_users_to_mend_and_not_retried(tmp_path):
     with pytest.raises(UserError, match="training loss became nan in epoch 1"):
         launch(make_train(), {"epochs": 2, "factor": float("nan")}, storage=tmp_path, name="run", workers=2)
+
+
+def test_a_worker_that_fails_for_good_is_one_sentence(tmp_path):
+    def train(session, config):
+        raise ZeroDivisionError("the loop is broken")
+
+    with pytest.raises(AssayError, match=r"The Ray run run failed: .*the loop is broken") as caught:
+        launch(train, {}, storage=tmp_path, name="run", workers=1, max_failures=0)
+    assert "\n" not in str(caught.value)

@@ -74,13 +74,11 @@ class Calibrator(nn.Module):
                 column; the sentence names the row.
         """
         z, y = check_logits(logits, labels)
-        torch_state = torch.random.get_rng_state()
-        torch.manual_seed(seed)
         self.num_classes = z.shape[1]
-        self.build(self.num_classes)
-        torch.random.set_rng_state(torch_state)
-        self.double()
-        self.fit_report = self._fit(z, y, as_loss(loss))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.build(self.num_classes)
+            self.fit_report = self.double()._fit(z, y, as_loss(loss))
         return self
 
     def _fit(self, logits: Tensor, labels: Tensor, loss: Loss) -> FitReport:

@@ -23,6 +23,8 @@ LARGEST_TEMPERATURE = 1000.0
 TOP_LOGITS = 10
 """How many of the largest logits parameterised temperature scaling sees (Tomani et al., ECCV 2022)."""
 
+_ATTEMPTS = 5
+
 
 def bounded_temperature(free: Tensor) -> Tensor:
     """Return temperatures in (1/1000, 1000) of unbounded parameters; 0 gives 1.
@@ -169,9 +171,11 @@ class ParameterizedTemperatureScaling(Calibrator):
     """``z / T(z)``: a small network maps the 10 largest logits to a temperature (Tomani et al., ECCV 2022).
 
     Layers 10-2-2-2-2-1 with ReLU, fitted by 1,000 Adam steps (SCTL's code). The output passes a softplus, so
-    that T > 0 and the predicted class never changes; the authors leave its sign free. Layers of two ReLUs
-    often die on raw logits, and what is left is one temperature: SCTL's logs show that too (the ECE of PTS
-    equals that of TS). Another ``seed`` of :meth:`fit` starts from other layers.
+    that T > 0 and the predicted class never changes; the authors leave its sign free.
+
+    Two ReLUs in a row often die on raw logits, and one temperature for all rows is left: in SCTL's logs the ECE
+    of PTS equals that of TS. So the logits are standardised, the layers start alive (He's weights, biases of
+    1), and a network that died starts again from other layers, at most five times [ours].
 
     Example:
         >>> scaling = ParameterizedTemperatureScaling().fit(torch.eye(3) * 4, torch.tensor([0, 1, 1]))
@@ -179,16 +183,24 @@ class ParameterizedTemperatureScaling(Calibrator):
         True
     """
 
+    location: Tensor
+    spread: Tensor
+
     name: ClassVar[str] = "pts"
     title: ClassVar[str] = "Parameterized temperature scaling"
 
     def build(self, num_classes: int) -> None:
         """Start with random layers whose last bias gives a T near 1."""
-        widths = [min(TOP_LOGITS, num_classes), 2, 2, 2, 2]
+        inputs = min(TOP_LOGITS, num_classes)
+        self.register_buffer("location", torch.zeros(inputs))
+        self.register_buffer("spread", torch.ones(inputs))
         layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        last = nn.Linear(widths[-1], 1)
+        for before, after in itertools.pairwise((inputs, 2, 2, 2, 2)):
+            layer = nn.Linear(before, after)
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.ones_(layer.bias)
+            layers += [layer, nn.ReLU()]
+        last = nn.Linear(2, 1)
         nn.init.constant_(last.bias, math.log(math.e - 1))
         self.network = nn.Sequential(*layers, last)
 
@@ -205,11 +217,21 @@ class ParameterizedTemperatureScaling(Calibrator):
         return logits.detach().to(dtype).topk(min(TOP_LOGITS, logits.shape[1]), dim=1).values
 
     def _temperature_of_top(self, top: Tensor) -> Tensor:
-        return functional.softplus(self.network(top)).clamp(1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE)
+        raw = self.network((top - self.location) / self.spread)
+        return functional.softplus(raw).clamp(1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE)
 
     def _fit(self, logits: Tensor, labels: Tensor, loss: Loss) -> FitReport:
         top = self._top(logits)
-        return adam(lambda: logits / self._temperature_of_top(top), list(self.parameters()), labels, loss)
+        for _ in range(_ATTEMPTS):
+            self.build(logits.shape[1])
+            self.double()
+            self.location.copy_(top.mean(dim=0))
+            self.spread.copy_(top.std(dim=0, correction=0).clamp(min=1e-6))
+            report = adam(lambda: logits / self._temperature_of_top(top), list(self.parameters()), labels, loss)
+            temperature = self._temperature_of_top(top)
+            if temperature.max() - temperature.min() > 1e-6 * temperature.max():
+                break
+        return report
 
 
 class VectorScaling(Calibrator):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from assay.calibration.calibrator import check_logits
 from assay.errors import UserError
+from assay.evaluation.metric import Array
 
 CALIBRATION_KEYS = ("calibration", "validation", "val")
 """Prefixes of the arrays to fit on, in the order in which they are looked for."""
@@ -39,29 +40,36 @@ def load_logits(path: str | Path) -> LogitsFile:
         UserError: it is not such a file, an array is missing, of the wrong shape or dtype, or not finite.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path} is a single array: save logits and labels together with numpy.savez.")
-            keys = [f"{prefix}_logits" for prefix in CALIBRATION_KEYS]
-            prefix = next((p for p, key in zip(CALIBRATION_KEYS, keys, strict=True) if key in file), None)
-            if prefix is None:
-                raise UserError(f"{path} holds none of {', '.join(keys)}: add the logits to fit on under one of them.")
-            arrays = {}
-            for key in (f"{prefix}_logits", f"{prefix}_labels", "test_logits", "test_labels"):
-                if key not in file:
-                    raise UserError(f"{path} has no array {key!r}: it holds {', '.join(file.files)}.")
-                arrays[key] = file[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError(
-            f"{path} cannot be read as .npz without pickle ({reason}): save it with numpy.savez."
-        ) from error
-    fitted = check_logits(arrays[f"{prefix}_logits"], arrays[f"{prefix}_labels"], f"{prefix}_logits of {path}")
-    tested = check_logits(arrays["test_logits"], arrays["test_labels"], f"test_logits of {path}")
+    arrays = _read(path)
+    prefix = next((prefix for prefix in CALIBRATION_KEYS if f"{prefix}_logits" in arrays), None)
+    if prefix is None:
+        wanted = ", ".join(f"{prefix}_logits" for prefix in CALIBRATION_KEYS)
+        raise UserError(f"{path} holds none of {wanted}: add the logits to fit on under one of these names.")
+    for key in (f"{prefix}_labels", "test_logits", "test_labels"):
+        if key not in arrays:
+            raise UserError(f"{path} has no array {key!r}: it holds {', '.join(arrays)}.")
+    fitted, tested = (
+        check_logits(arrays[f"{split}_logits"], arrays[f"{split}_labels"], f"{split}_logits of {path}")
+        for split in (prefix, "test")
+    )
     if fitted[0].shape[1] != tested[0].shape[1]:
         raise UserError(
             f"{path} has {fitted[0].shape[1]} columns in {prefix}_logits and {tested[0].shape[1]} in "
             "test_logits: give both the same classes."
         )
     return LogitsFile(*fitted, *tested, fit_split=prefix)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    """Return the arrays of the splits that calibration looks at."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} is a single array: save logits and labels together with numpy.savez.")
+        with loaded as file:
+            return {key: file[key] for key in file.files if key.startswith((*CALIBRATION_KEYS, "test"))}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(
+            f"{path} cannot be read as .npz without pickle ({reason}): save it with numpy.savez."
+        ) from error

@@ -74,21 +74,18 @@ def lbfgs(logits: Logits, parameters: Sequence[nn.Parameter], labels: Tensor, lo
         >>> report.converged, round(shift.exp().item(), 3)
         (True, 3.0)
     """
-    start = _copy(parameters)
     objective = _Objective(logits, parameters, labels, loss)
     if loss.adapts:
         objective.adapt()
-        start = _copy(parameters)
-    best, lowest = start, math.inf
+    start = _copy(parameters)
     for rate in LEARNING_RATES:
         _assign(parameters, start)
-        norm = _lbfgs_run(objective, rate)
-        if norm < lowest:
-            best, lowest = _copy(parameters), norm
-        if lowest <= _DIVERGED:
+        if _lbfgs_run(objective, rate):
             break
-    _assign(parameters, best)
-    return objective.report(lowest)
+    if not math.isfinite(objective.norm) or objective.is_worse_than_start():
+        _assign(parameters, start)
+        objective()
+    return objective.report()
 
 
 def adam(logits: Logits, parameters: Sequence[nn.Parameter], labels: Tensor, loss: Loss) -> FitReport:
@@ -119,7 +116,7 @@ def adam(logits: Logits, parameters: Sequence[nn.Parameter], labels: Tensor, los
         optimizer.step()
     else:
         objective()
-    return objective.report(objective.norm)
+    return objective.report()
 
 
 class _DivergedError(ArithmeticError):
@@ -127,61 +124,74 @@ class _DivergedError(ArithmeticError):
 
 
 class _Objective:
-    """The loss as a closure that leaves its gradient in the parameters and remembers how large it was."""
+    """The loss per unit of class weight, as a closure that leaves its gradient in the parameters.
+
+    Attributes:
+        norm: largest absolute component of the gradient at the last evaluation.
+        evaluations: so far.
+    """
 
     def __init__(self, logits: Logits, parameters: Sequence[nn.Parameter], labels: Tensor, loss: Loss) -> None:
         self.logits, self.parameters, self.labels, self.loss = logits, list(parameters), labels, loss
         self.evaluations, self.norm = 0, math.inf
-        losses, counts = loss.class_losses(logits().detach(), labels)
-        self.weight = float(loss.weights(losses, counts).sum())
 
     def __call__(self) -> Tensor:
         losses, counts = self.loss.class_losses(self.logits(), self.labels)
-        weights = self.loss.weights(losses.detach(), counts)
-        total = (weights * losses).sum()
-        gradients = torch.autograd.grad(total, self.parameters)
+        self.losses, self.weights = losses.detach(), self.loss.weights(losses.detach(), counts)
+        if self.evaluations == 0:
+            self.first_losses = self.losses
+        self.evaluations += 1
+        value = (self.weights * losses).sum() / self.weights.sum()
+        gradients = torch.autograd.grad(value, self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.evaluations += 1
-        self.norm = max(float(g.abs().max()) for g in gradients) / self.weight
+        self.norm = max(float(gradient.abs().max()) for gradient in gradients)
         if not math.isfinite(self.norm):
             raise _DivergedError
-        return total.detach()
+        return value.detach()
 
     def adapt(self) -> None:
         """Take the authors' first step and let the loss adapt to what it changed."""
-        first = self.logits().detach()
+        before = self.logits().detach()
         self()
-        length = FIRST_STEP * min(1.0, 1 / max(sum(float(_gradient(p).abs().sum()) for p in self.parameters), 1e-300))
-        for parameter in self.parameters:
-            parameter.data -= length * _gradient(parameter)
-        self.loss = self.loss.adapted(first, self.logits().detach(), self.labels)
+        total = float(self.weights.sum())
+        gradients = [total * parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        length = FIRST_STEP / max(1.0, sum(float(gradient.abs().sum()) for gradient in gradients))
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.data -= length * gradient
+        self.loss = self.loss.adapted(before, self.logits().detach(), self.labels)
 
-    def report(self, norm: float) -> FitReport:
-        return FitReport(norm <= TOLERANCE, norm, self.evaluations, self.loss)
+    def is_worse_than_start(self) -> bool:
+        """Say whether the loss, with its weights as they are now, was lower where everything began.
+
+        A gradient also vanishes where a parameter went to infinity. At a true fixed point the weighted loss
+        is at its minimum for the weights there.
+        """
+        rise = (self.weights * (self.losses - self.first_losses)).sum() / self.weights.sum()
+        return float(rise) > TOLERANCE
+
+    def report(self) -> FitReport:
+        return FitReport(self.norm <= TOLERANCE, self.norm, self.evaluations, self.loss)
 
 
-def _lbfgs_run(objective: _Objective, rate: float) -> float:
-    """Run L-BFGS from the current parameters and return the gradient norm at the end; infinite if it left."""
+def _lbfgs_run(objective: _Objective, rate: float) -> bool:
+    """Run L-BFGS from the current parameters and say whether it came near a fixed point."""
     optimizer = torch.optim.LBFGS(
         objective.parameters,
         lr=rate,
         max_iter=ITERATIONS,
         max_eval=2 * ITERATIONS,
         history_size=20,
-        tolerance_grad=TOLERANCE * objective.weight,
+        tolerance_grad=TOLERANCE,
         tolerance_change=0.0,
     )
     try:
         optimizer.step(objective)
-        objective()
+        if objective.norm > TOLERANCE:  # out of iterations: the last step was not evaluated
+            objective()
     except _DivergedError:
-        return math.inf
-    return objective.norm
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return False
+    return objective.norm <= _DIVERGED and not objective.is_worse_than_start()
 
 
 def _copy(parameters: Sequence[nn.Parameter]) -> list[Tensor]:

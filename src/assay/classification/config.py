@@ -40,6 +40,6 @@ class ClassificationConfig(Config):
     weight_decay: NonNegative = 5e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     horizontal_flip: Probability = 0.5
-    shift: Annotated[int, Field(ge=0)] = 2
+    shift: Annotated[int, Field(ge=0)] = 0
     erasing: Probability = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

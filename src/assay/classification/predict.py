@@ -13,7 +13,7 @@ from assay.files import atomic_write
 from assay.training.progress import track
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
     """Return the model's output for ``images``, in evaluation mode, batch by batch.
 

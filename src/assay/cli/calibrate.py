@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-_TABLE_WIDTH = 112
+_TABLE_WIDTH = 124
 
 
 def calibrate(

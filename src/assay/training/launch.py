@@ -16,6 +16,7 @@ from assay.errors import AssayError, UserError
 from assay.files import safe_name
 from assay.training.checkpoints import PROGRESS, CheckpointFolder, weights_name
 from assay.training.session import Precision, Session, Tracker
+from assay.training.threads import available_cores
 
 Train = Callable[[Session, dict[str, Any]], None]
 
@@ -102,17 +103,3 @@ def forget(storage: str | os.PathLike[str], name: str) -> None:
         files.delete_dir(f"{root}/{name}")
     else:
         shutil.rmtree(Path(storage) / safe_name(name, "run name"), ignore_errors=True)
-
-
-def available_cores() -> int:
-    """Return the cores this process may use: its affinity, and the quota of its container.
-
-    torch sees the first but not the second, and many threads on a small quota run many times slower.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, max(1, int(limit) // int(period)))
-    return cores

@@ -1,6 +1,9 @@
 """Training on Ray Train workers; the only file that imports Ray."""
 
+import atexit
+import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ import pyarrow.fs
 
 from assay.errors import AssayError, UserError
 from assay.training.session import Session
+from assay.training.threads import available_cores
 
 
 class RayCheckpoints:
@@ -49,7 +53,7 @@ def launch_on_ray(
     session: dict[str, Any],
     max_failures: int,
 ) -> Path:
-    """Run ``train`` on ``workers`` Ray Train workers and return a local copy of the last checkpoint.
+    """Run ``train`` on ``workers`` Ray Train workers and return the folder of the last checkpoint.
 
     ``RAY_ADDRESS`` names a cluster to join; without it, Ray starts here and is stopped afterwards.
 
@@ -58,27 +62,19 @@ def launch_on_ray(
         AssayError: more workers were lost than ``max_failures``, or no checkpoint was kept.
     """
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    from assay.training.launch import available_cores
-
-    cores = available_cores()
+    files, root = filesystem(storage)
     started_here = not ray.is_initialized()
     if started_here:
-        start(cores=max(cores, workers))
-    files, root = filesystem(storage)
+        start(cores=max(available_cores(), workers))
     try:
-        use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig
+        from ray.train.torch import TorchTrainer
+
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"train": train, "config": config, "session": session},
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=use_gpu,
-                # Ray gives each worker as many threads as the processors it reserves.
-                resources_per_worker={"CPU": max(1, cores // workers), **({"GPU": 1} if use_gpu else {})},
-            ),
+            scaling_config=_resources(workers),
             run_config=RunConfig(
                 name=name,
                 storage_path=root,
@@ -92,7 +88,11 @@ def launch_on_ray(
             raise UserError(result.return_value)
         if result.checkpoint is None:
             raise AssayError(f"The training function of {name} ended without a checkpoint.")
-        return Path(result.checkpoint.to_directory(tempfile.mkdtemp(prefix=f"{name}-")))
+        if isinstance(files, pyarrow.fs.LocalFileSystem):
+            return Path(result.checkpoint.path)
+        copy = tempfile.mkdtemp(prefix=f"{name}-")
+        atexit.register(shutil.rmtree, copy, ignore_errors=True)
+        return Path(result.checkpoint.to_directory(copy))
     finally:
         if started_here:
             ray.shutdown()
@@ -123,18 +123,29 @@ def filesystem(storage: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return pyarrow.fs.LocalFileSystem(), str(Path(storage).resolve())
 
 
+def _resources(workers: int) -> Any:
+    """Share the processors among the workers; Ray gives each as many threads as it reserves processors."""
+    import ray
+    from ray.train import ScalingConfig
+
+    use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
+    per_worker = {"CPU": max(1, available_cores() // workers)} | ({"GPU": 1} if use_gpu else {})
+    return ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=per_worker)
+
+
 def _fit(trainer: Any, name: str) -> Any:
     from ray.train import TrainingFailedError
 
     try:
         return trainer.fit()
     except TrainingFailedError as error:
-        causes = [str(cause).strip().splitlines()[-1] for cause in error.worker_failures.values()]
-        raise AssayError(f"The Ray run {name} failed: {'; '.join(sorted(set(causes))) or error}") from error
+        cause = str(error).strip().splitlines()[-1]  # the last line of the first worker's traceback
+        raise AssayError(f"The Ray run {name} failed: {cause}") from error
 
 
 def _worker(loop: dict[str, Any]) -> str | None:
     """Train in this worker; return what the user must be told, which a retry would not change."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it prints every report of every worker
     try:
         loop["train"](Session(RayCheckpoints(), **loop["session"]), loop["config"])
     except UserError as error:
