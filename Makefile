@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 FIND_LINKS = $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get global.find-links 2>/dev/null))
 UV = $(if $(FIND_LINKS),UV_FIND_LINKS="$(FIND_LINKS)") $(BIN)/uv
 
+# Without compiled modules on the disk every step of a pipeline would compile its imports again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test test-slow lint lock docs-check benchmarks
 
 help: ## show this list

@@ -1,16 +1,14 @@
 """Fixtures that every room of the suite shares: real images in milliseconds, and a project of one's own."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test may reach a hub, and no code may load a pickled model."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+# No test may reach a hub, and no code may load a pickled model; both libraries look when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
 
 @pytest.fixture(scope="session")

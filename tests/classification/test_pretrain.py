@@ -84,7 +84,7 @@ def test_inside_a_pipeline_run_the_curves_are_tracked(digits, project, paths, mo
 
 
 def test_an_unknown_setting_leaves_nothing_behind(digits, project, paths):
-    with pytest.raises(UserError, match=r"pretraining\.lr is not a setting"):
+    with pytest.raises(UserError, match=r"training\.lr is not a setting"):
         pretrain(digits.path, {"lr": 0.1}, **paths)
     assert not any(path.exists() for path in paths.values())
 

@@ -7,7 +7,7 @@ from assay.classification.train import channel_statistics, create_optimizer
 from assay.errors import UserError
 from assay.models import ImageClassifier
 
-CONFIG = ClassificationConfig(epochs=12, batch_size=64, learning_rate=0.1)
+CONFIG = ClassificationConfig(epochs=12, batch_size=64, learning_rate=0.1, shift=2)
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,10 @@ class Calibrator(nn.Module):
     ) -> Self:
         """Fit the parameters on held-out logits.
 
+        One class (K = 1) leaves the identity. A class without rows does not count. Separable rows and labels
+        without any relation to the logits have no finite optimum: temperatures then end within their bounds
+        and other parameters where the gradient vanishes or the iterations end, as ``fit_report`` tells.
+
         Args:
             logits: [N, K], of samples that the classifier was not trained on.
             labels: [N].

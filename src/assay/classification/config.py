@@ -28,7 +28,7 @@ class ClassificationConfig(Config):
         precision: ``auto`` is bfloat16 on CUDA and float32 elsewhere.
 
     Example:
-        >>> ClassificationConfig.parse({"epochs": 3}, where="pretraining").epochs
+        >>> ClassificationConfig.parse({"epochs": 3}, where="training").epochs
         3
     """
 

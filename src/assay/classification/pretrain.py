@@ -64,7 +64,7 @@ def pretrain(
     Raises:
         UserError: the data or a setting is not valid, or the loss diverged.
     """
-    settings = ClassificationConfig.parse(config, where="pretraining")
+    settings = ClassificationConfig.parse(config, where="training")
     splits = Splits(Path(dataset))
     info = splits.info
     identity = json.dumps([settings.model_dump(), info.content_hash, seed])

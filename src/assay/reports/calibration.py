@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ACCURACY, _GAP, _INK = "#3b6ea5", "#d1495b", "#333333"
+_ACCURACY, _OVER, _UNDER, _INK = "#3b6ea5", "#d1495b", "#f2c14e", "#333333"
 
 
 class Panel(NamedTuple):
@@ -53,7 +53,7 @@ def reliability_diagram(panels: Sequence[Panel]) -> "Figure":
         if column == 0:
             upper.set_ylabel("accuracy")
             lower.set_ylabel("share")
-            upper.legend(loc="upper left", frameon=False, fontsize=9)
+            upper.legend(loc="upper left", framealpha=0.9, edgecolor="none", fontsize=9)
     return figure
 
 
@@ -62,12 +62,13 @@ def _draw_reliability(axes: "Axes", panel: Panel) -> None:
     accuracy = np.nan_to_num(panel.accuracy)
     gap = np.nan_to_num(panel.confidence - panel.accuracy)
     axes.bar(centres, accuracy, width, color=_ACCURACY, edgecolor="white", linewidth=0.6, label="accuracy")
-    axes.bar(
-        centres, gap, width, bottom=accuracy, color=_GAP, alpha=0.35, edgecolor=_GAP, linewidth=0.6,
-        hatch="////", label="gap to confidence",
-    )  # fmt: skip
+    colours = np.where(gap >= 0, _OVER, _UNDER).tolist()
+    gaps = axes.bar(centres, gap, width, bottom=accuracy, color=colours, alpha=0.8, edgecolor="white", linewidth=0.6)
+    names = {_OVER: "too confident", _UNDER: "not confident enough"}
+    for colour in dict.fromkeys(colours):
+        gaps[colours.index(colour)].set_label(names[colour])
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle="--", label="perfect calibration")
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"{panel.title}: ECE {100 * panel.error:.2f} %", loc="left", fontsize=11)
     _clean(axes)
 
@@ -76,7 +77,7 @@ def _draw_shares(axes: "Axes", panel: Panel) -> None:
     centres, width = _geometry(len(panel.share))
     axes.bar(centres, panel.share, width, color="#9aa5b1", edgecolor="white", linewidth=0.6)
     axes.axvline(float(np.nansum(panel.share * panel.accuracy)), color=_ACCURACY, linewidth=1.5)
-    axes.axvline(float(np.nansum(panel.share * panel.confidence)), color=_GAP, linewidth=1.5, linestyle="--")
+    axes.axvline(float(np.nansum(panel.share * panel.confidence)), color=_OVER, linewidth=1.5, linestyle="--")
     axes.set_xlabel("confidence (lines: mean accuracy, mean confidence)", fontsize=9)
     _clean(axes)
 
