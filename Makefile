@@ -50,4 +50,4 @@ docs-check: install ## every command and path that the documents name exists
 	$(BIN)/python -m pytest tests/test_documents.py
 
 benchmarks: install ## paired timings against the named peers
-	$(BIN)/python -m pytest benchmarks --benchmark-only -s
+	$(BIN)/python -m pytest benchmarks -s
