@@ -19,7 +19,7 @@ def gate(
     decision: Output[Dataset],
     report: Output[HTML],
     metrics: Output[Metrics],
-) -> NamedTuple("Verdict", [("passed", bool), ("version", int)]):
+) -> NamedTuple("Verdict", [("passed", bool), ("version", int), ("reasons", str)]):
     """Score the challenger and the champion on the same test images and apply the policy.
 
     Args:
@@ -53,4 +53,4 @@ def gate(
         seed=seed,
     )
     metrics.metadata.update(outcome["numbers"])
-    return (outcome["passed"], outcome["version"])
+    return (outcome["passed"], outcome["version"], " ".join(outcome["reasons"]))

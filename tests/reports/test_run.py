@@ -175,7 +175,8 @@ def test_a_gate_that_was_not_passed_is_said(tmp_path):
     run = _run(tmp_path / "run")
     run.tasks = run.tasks[:-1]
     run.tasks[-1].outputs["passed"].value = False
-    assert champion(run).startswith("Not promoted")
+    run.tasks[-1].outputs["reasons"] = Output(type="parameter", value="Accuracy is 0.5, but must be at least 0.8.")
+    assert champion(run) == "Not promoted. Accuracy is 0.5, but must be at least 0.8."
 
 
 def test_figures_are_found_in_reports_and_nowhere_else(succeeded):

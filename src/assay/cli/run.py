@@ -53,14 +53,16 @@ def list_all(
 ) -> None:
     """List the runs, newest first."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from assay.project import Project
     from assay.reports.values import format_duration
     from assay.running.history import list_runs
 
     found = list_runs(Project.find())
-    table = Table("run", "state", "started", "took", "tasks", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    widest = max((len(record.id) for record in found[:count]), default=0)
+    run = Column("run", min_width=widest)  # an id is there to be copied
+    table = Table(run, "state", "started", "took", "tasks", box=None, header_style="dim", padding=(0, 2, 0, 0))
     for record in found[:count]:
         cached = sum(task.state.value == "cached" for task in record.tasks)
         started = f"{record.started.astimezone():%Y-%m-%d %H:%M}"

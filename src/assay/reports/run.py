@@ -69,7 +69,7 @@ def champion(run: Run) -> str:
     """Return one line on what became of the champion; empty when the run has no gate.
 
     A promotion is a task with the metric ``champion_version`` or ``champion``; a gate is one with the output
-    ``passed``.
+    ``passed`` and, for people, ``reasons``.
     """
     done = [task for task in run.tasks if task.state in (State.SUCCEEDED, State.CACHED)]
     for task in reversed(done):
@@ -78,8 +78,10 @@ def champion(run: Run) -> str:
             name = run.parameters.get("model_name", run.pipeline)
             earlier = f", promoted by the earlier run {task.cached_from}" if task.cached_from else ""
             return f"Champion: {name} version {version:g}{earlier}"
-    if any("passed" in task.outputs and task.outputs["passed"].value is False for task in done):
-        return "Not promoted: the gate was not passed, so the champion stays as it is."
+    for task in done:
+        if "passed" in task.outputs and task.outputs["passed"].value is False:
+            reasons = task.outputs["reasons"].value if "reasons" in task.outputs else "The gate was not passed."
+            return f"Not promoted. {reasons}"
     return ""
 
 
