@@ -68,8 +68,7 @@ def _read(path: Path) -> dict[str, Array]:
             raise UserError(f"{path} is a single array: save logits and labels together with numpy.savez.")
         with loaded as file:
             return {key: file[key] for key in file.files if key.startswith((*CALIBRATION_KEYS, "test"))}
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror}): give the path of an .npz file.") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError(
-            f"{path} cannot be read as .npz without pickle ({reason}): save it with numpy.savez."
-        ) from error
+        raise UserError(f"{path} cannot be read as .npz without pickle ({error}): save it with numpy.savez.") from error
