@@ -81,7 +81,7 @@ def test_a_bad_setting_or_file_leaves_nothing_behind(trained, tmp_path):
     for arguments, sentence in (
         ((model, logits, {"loss": "hinge"}), "calibration.loss"),
         ((model, logits, {"temperature": 2}), "calibration.temperature is not a setting"),
-        ((model, tmp_path / "absent.npz", CONFIG), "absent.npz cannot be read"),
+        ((model, tmp_path / "absent.npz", CONFIG), "absent.npz cannot be opened"),
         ((tmp_path / "absent", logits, CONFIG), "is not an image classifier"),
     ):
         with pytest.raises(UserError, match=sentence):
