@@ -38,6 +38,7 @@ def test_every_task_runs_once_with_its_own_log(first):
     for number, item in enumerate((7, 8, 9)):
         log = (first.folder / "logs" / f"turn.{number}.log").read_text()
         assert [line for line in log.splitlines() if line.startswith("this is item")] == [f"this is item {item}"]
+        assert first.task(f"turn.{number}").label == f"turn [{item}]"
 
 
 def test_a_loop_shares_the_cores_among_its_turns(first):

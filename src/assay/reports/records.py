@@ -54,6 +54,8 @@ class Task(BaseModel):
     name: str
     node: str
     title: str
+    turn: str = ""
+    """Which turn of its loop this is: the item, or its number."""
     state: State = State.PENDING
     started: datetime | None = None
     finished: datetime | None = None
@@ -64,6 +66,11 @@ class Task(BaseModel):
     """The run that computed these outputs, if this one found them in the cache."""
     cached_seconds: float | None = None
     """How long that took."""
+
+    @property
+    def label(self) -> str:
+        """The title, with the turn of the loop where there is one."""
+        return f"{self.title} [{self.turn}]" if self.turn else self.title
 
     @property
     def seconds(self) -> float:

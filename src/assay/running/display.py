@@ -51,19 +51,19 @@ class Display:
     def started(self, task: Task) -> None:
         """Show the start of a task."""
         self._shown[task.name] = time.monotonic()
-        self._plain(f"{_label(task)} started")
+        self._plain(f"{task.label} started")
 
     def line(self, task: Task) -> None:
         """Show a task's latest line; without a terminal, at most one in five seconds."""
         if not self._console.is_terminal and time.monotonic() - self._shown[task.name] >= _LINE_EVERY:
             self._shown[task.name] = time.monotonic()
-            self._plain(f"{_label(task)}: {task.progress}")
+            self._plain(f"{task.label}: {task.progress}")
 
     def finished(self, task: Task) -> None:
         """Show the end of a task."""
         cached = task.state == State.CACHED
         took = "nothing changed, result from the cache" if cached else format_duration(task.seconds)
-        self._plain(f"{_label(task)} {task.state.value} ({took})")
+        self._plain(f"{task.label} {task.state.value} ({took})")
 
     def _plain(self, text: str) -> None:
         if not self._console.is_terminal:
@@ -110,12 +110,7 @@ def print_metrics(run: Run, console: Console) -> None:
     table = Table("task", "metric", "value", box=None, header_style="dim", padding=(0, 2, 0, 0))
     for task in run.tasks:
         for number, item in enumerate(measurements(task.metrics)):
-            table.add_row(_label(task) if number == 0 else "", item.name.replace("_", " "), Text(str(item)))
+            table.add_row(Text(task.label if number == 0 else ""), item.name.replace("_", " "), Text(str(item)))
     if table.row_count:
         console.print()
         console.print(table)
-
-
-def _label(task: Task) -> str:
-    turn = task.name.partition(".")[2]
-    return f"{task.title} [{turn}]" if turn else task.title

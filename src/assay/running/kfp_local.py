@@ -37,14 +37,15 @@ from assay.running.content_cache import ContentCache, Origin
 from assay.running.graph import dags, node_id
 
 _GRACE = 5.0  # seconds between asking a child to stop and killing it
+_LONGEST_ITEM = 40  # characters of a loop's item that is shown as it is
 _LOOP_PARALLELISM = 2  # tasks of a ParallelFor that KFP runs at a time
 
 
 class Observer(Protocol):
     """Told what happens, from whichever thread a task runs in."""
 
-    def started(self, name: str, node: str) -> Path:
-        """Note the start of a task; return the file for its output."""
+    def started(self, name: str, node: str, turn: str) -> Path:
+        """Note the start of a task, in which turn of its loop; return the file for its output."""
 
     def line(self, name: str, text: str) -> None:
         """Note a line that the task printed."""
@@ -165,7 +166,8 @@ class _Execution:
             component = task["task_spec"].component_ref.name.removeprefix("comp-")
             task["pipeline_resource_name"] = "" if name == component else name
             self._task.name, self._task.in_loop = name, bool(turns)
-            self._task.log = self._observer.started(name, task["task_spec"].task_info.name)
+            turn = ", ".join(_loop_items(task["task_spec"], task["io_store"]) or turns)
+            self._task.log = self._observer.started(name, task["task_spec"].task_info.name, turn)
             self.cache.begin()
             try:
                 outputs, end = execute_single_task(**task)
@@ -343,6 +345,14 @@ def _resolver(spec: Mapping[str, Any]) -> Callable[[str, Any], Any]:
         return values.get_task_output(source["producerTask"], source["outputParameterKey"])
 
     return resolve
+
+
+def _loop_items(task: Any, values: Any) -> list[str]:
+    """Return the items of the loops around a task that it gets as parameters, where they are short and plain."""
+    channels = [entry.component_input_parameter for entry in task.inputs.parameters.values()]
+    items = [values.get_parent_input(channel) for channel in channels if channel.endswith("-loop-item")]
+    plain = all(isinstance(item, str | int | float) and len(str(item)) <= _LONGEST_ITEM for item in items)
+    return [str(_json(item)) for item in items] if plain else []
 
 
 def _output(value: Any) -> Output:

@@ -125,11 +125,13 @@ class _Recorder:
             raise error
         return self.run
 
-    def started(self, name: str, node: str) -> Path:
+    def started(self, name: str, node: str, turn: str) -> Path:
         """Record the start of a task."""
         title = self._titles.get(node, name)
         log = f"logs/{name}.log"
-        task = Task(name=name, node=node, title=title, state=State.RUNNING, started=datetime.now(UTC), log=log)
+        task = Task(
+            name=name, node=node, title=title, turn=turn, state=State.RUNNING, started=datetime.now(UTC), log=log
+        )
         with self._lock:
             self._tasks[name] = task
             self.run.tasks.append(task)
@@ -163,14 +165,14 @@ class _Recorder:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
         sentences = [match for match in map(_SENTENCE.fullmatch, lines[-50:]) if match]
         if not sentences or os.environ.get("ASSAY_DEBUG"):
-            self._console.print(f"\nThe last lines of {task.title}:", style="bold", highlight=False)
+            self._print(f"\nThe last lines of {task.label}:")
             for line in [line for line in lines if line.strip()][-_TAIL:]:
                 self._print(f"  {line}")
         if sentences:
             kind, sentence = sentences[-1].groups()
-            self._print(f"\n{task.title} stopped; its log is {log}")
+            self._print(f"\n{task.label} stopped; its log is {log}")
             return UserError(sentence) if kind == "UserError" else AssayError(sentence)
-        return AssayError(f"{task.title} failed: its whole log is {log}.")
+        return AssayError(f"{task.label} failed: its whole log is {log}.")
 
     def _conclude(self, report: Path) -> None:
         if self.run.state == State.SUCCEEDED:
