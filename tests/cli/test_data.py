@@ -4,7 +4,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from assay.cli.data import app
-from assay.data import write_dataset
+from assay.data import ImageDataset, write_dataset
 from assay.data.idx import write_idx
 from assay.data.pins import pin
 from assay.errors import UserError
@@ -45,6 +45,23 @@ def test_a_folder_is_imported_listed_and_validated(run, project, photos):
     out = run("validate", "pets").output
     assert out.count("met ") == 13
     assert (project / ".assay" / "validation" / "pets.html").is_file()
+
+
+def test_real_and_generated_images_are_imported_with_generators_held_out(run, project, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (168, 9, 9), np.uint8)
+    for index, image in enumerate(images):
+        home = ("gan/0_real", "gan/1_fake", "vae/1_fake")[index % 3]
+        file = tmp_path / "found" / home / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    out = run("import", str(tmp_path / "found"), "--unseen", "vae", "--name", "set").output
+    assert "; 2 classes; grey 9 x 9." in out
+    table = ImageDataset.open(project / "data" / "set").table().to_pandas()
+    assert set(table[table["generator"] == "vae"]["split"]) == {"test"}
+    assert set(table[table["split"] == "train"]["generator"]) == {"", "gan"}
+    forced = ("import", str(tmp_path / "found"), "--format", "cnndetection", "--name", "again")
+    assert "data/again:" in run(*forced).output
+    assert "'gen' is not among the images" in str(run(*forced, "--unseen", "gen", fails=UserError).exception)
 
 
 def test_validate_prints_the_table_then_stops(run, project, tmp_path):

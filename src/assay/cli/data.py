@@ -22,6 +22,7 @@ class Format(StrEnum):
     """What `assay data import` reads."""
 
     folder = "folder"
+    cnndetection = "cnndetection"
     manifest = "manifest"
     idx = "idx"
     hub = "hub"
@@ -85,11 +86,15 @@ def status() -> None:
 
 @app.command("import")
 def import_source(
-    source: Annotated[str, typer.Argument(help="An image folder, a CSV or Parquet manifest, IDX files, a hub id.")],
+    source: Annotated[str, typer.Argument(help="A folder of images, a CSV or Parquet manifest, IDX files, a hub id.")],
     name: Annotated[str | None, typer.Option(help="What to call it; by default after the source.")] = None,
     kind: Annotated[Format | None, typer.Option("--format", help="Guessed by default.")] = None,
     classes: Annotated[str | None, typer.Option(help="Class names in the order of their labels: a,b,c.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Resize every image to this many pixels square.")] = None,
+    unseen: Annotated[str | None, typer.Option(help="Generators whose images all go to the test split: a,b,c.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="Who made the generated images that lie below no generator's folder.")
+    ] = None,
     imbalance_ratio: Annotated[
         float, typer.Option(min=1, help="Make train long-tailed: largest over smallest class.")
     ] = 1.0,
@@ -100,6 +105,9 @@ def import_source(
 
     Splits that the source does not have are cut by a hash of the sample id, class by class: train 10 parts,
     validation 1, calibration 1, test 2. Copies of one image stay in one split.
+
+    Real and generated images come as GENERATOR/[CATEGORY/]{0_real,1_fake}/IMAGE, the layout of CNNDetection, with
+    or without folders train, val and test above, or as two folders called real and fake.
     """
     from assay.data import ImportConfig, import_data
     from assay.project import Project
@@ -109,8 +117,10 @@ def import_source(
         source,
         name=name,
         kind=kind.value if kind else None,
-        classes=[each.strip() for each in classes.split(",")] if classes else None,
+        classes=_names(classes) or None,
         size=size,
+        generator=generator,
+        unseen=_names(unseen),
         config=ImportConfig(seed=seed, imbalance_ratio=imbalance_ratio, limit=limit),
     )
     for note in imported.notes:
@@ -148,6 +158,11 @@ def validate(
     _print_table(("result", "check", "severity", "missed by"), rows)
     typer.echo(f"Data Docs: {page}")
     stop_on_critical(Path(dataset), outcomes, page)
+
+
+def _names(text: str | None) -> list[str]:
+    """Split ``a,b,c``."""
+    return [name.strip() for name in text.split(",")] if text else []
 
 
 def _artifact(dataset: str, folder: Path) -> Path:

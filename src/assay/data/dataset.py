@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -94,8 +95,13 @@ class ImageDataset:
         """Return the Parquet files, in order: all of them, or those that hold a split."""
         return sorted(self.path.glob(f"{split}-*.parquet" if split else "*.parquet"))
 
-    def table(self, split: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the rows as an Arrow table; all splits unless one is named.
+    def table(
+        self,
+        split: str | None = None,
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> pa.Table:
+        """Return the rows as an Arrow table; all splits unless one is named, all rows unless ``where`` chooses.
 
         Raises:
             UserError: a shard cannot be read, or lacks a required column.
@@ -107,7 +113,7 @@ class ImageDataset:
                 for column in columns or REQUIRED_COLUMNS:
                     if column not in present:
                         raise UserError(f"{shard} has no column {column!r}: its columns are {', '.join(present)}.")
-                parts.append(pq.read_table(shard, columns=list(columns) if columns else None))
+                parts.append(pq.read_table(shard, columns=list(columns) if columns else None, filters=where))
             except (pa.ArrowException, OSError) as error:
                 raise UserError(f"{shard} cannot be read as Parquet ({error}): import the data set again.") from None
         if not parts:
@@ -115,15 +121,19 @@ class ImageDataset:
             raise UserError(f"{self.path} has no split {split!r}: its splits are {known}.")
         return pa.concat_tables(parts, promote_options="default")
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str, where: pc.Expression | None = None) -> Split:
         """Decode one split into memory, on every core, with progress.
 
+        Args:
+            name: of the split.
+            where: the rows to read, as in ``pc.field("label") == 0``; the others are not decoded. Default: all.
+
         Raises:
-            UserError: the split is absent or empty, or an image cannot be decoded (its sample is named).
+            UserError: no such row is there, or an image cannot be decoded (its sample is named).
         """
         import torch
 
-        table = self.table(name, columns=REQUIRED_COLUMNS)
+        table = self.table(name, columns=REQUIRED_COLUMNS, where=where)
         if not table.num_rows:
             raise UserError(
                 f"The split {name!r} of {self.path} is empty: import the data set again with a share for it."

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from pydantic import Field
 from assay.config import Config
 from assay.data import codec
 from assay.data.catalogue import PUBLIC_DATASETS
+from assay.data.cnndetection import hold_out
 from assay.data.dataset import INFO_FILE, REQUIRED_COLUMNS, SPLITS, ImageDataset, image_bytes
 from assay.data.idx import find_idx
 from assay.data.pins import Pins, pin
-from assay.data.readers import Samples, detect_format, read, read_idx_folder
+from assay.data.readers import detect_format, read, read_idx_folder
+from assay.data.samples import Samples
 from assay.data.sources import has_remote, pull
 from assay.data.splitting import DROPPED, assign_splits, group_rows, long_tail, take
 from assay.data.writer import write_dataset
@@ -62,12 +64,15 @@ def import_data(
     kind: str | None = None,
     classes: Sequence[str] | None = None,
     size: int | None = None,
+    generator: str | None = None,
+    unseen: Sequence[str] = (),
     config: ImportConfig | None = None,
 ) -> Imported:
     """Import a source into ``data/<name>`` as a data set artifact and pin it in ``data.dvc``.
 
     ``kind`` is one of `readers.FORMATS`, guessed when absent; ``size`` resizes every image to that many
     pixels on both sides. Splits that the source lacks are cut by a hash of the sample id, by class.
+    ``generator`` is for `read_cnndetection`; the images of ``unseen`` generators all go to the test split.
 
     Raises:
         UserError: the source or one of its rows cannot be used (it is named), or ``data/<name>`` holds
@@ -81,15 +86,17 @@ def import_data(
     if name in PUBLIC_DATASETS or not (is_new or (target / INFO_FILE).is_file()):
         raise UserError(f"data/{name} holds a data set that was not imported: choose another name with --name.")
     settings = config or ImportConfig()
-    division = divide(_check_images(read(source, kind, name, classes), size), settings)
-    dataset = _write(target, _select(division.samples, settings), name)
+    found = read(source, kind, name, classes, generator)
+    division = divide(_check_images(found, size), settings)
+    divided = hold_out(division.samples, unseen) if unseen else division.samples
+    dataset = _write(target, _select(divided, settings), name)
     try:
         revision = pin(project.root, name)
     except BaseException:
         if is_new:
             shutil.rmtree(target)
         raise
-    return Imported(dataset, revision, division.notes)
+    return Imported(dataset, revision, (*division.notes, *_size_notes(found, dataset.info.image_size)))
 
 
 def import_dataset(
@@ -217,6 +224,20 @@ def _check_images(samples: Samples, size: int | None) -> Samples:
         raise UserError(f"The image {samples.ids[index]}{more} {reason}: replace or remove it and import again.")
     images = encoded if size is None else codec.resize_all(encoded, (size, size))
     return replace(samples, images=images, digests=digests)
+
+
+def _size_notes(samples: Samples, size: tuple[int, int]) -> Iterator[str]:
+    """Yield a sentence on the images that have another size than ``size`` (height, width), if there are any."""
+    if isinstance(samples.images, np.ndarray):
+        return
+    headers = [codec.header(data) for data in samples.images]
+    other = [header for header in headers if (header.height, header.width) != size]
+    enlarged = sum(header.height < size[0] or header.width < size[1] for header in other)
+    if other:
+        yield (
+            f"{len(other):,} of {len(headers):,} images are not {size[1]} x {size[0]} and are resized to it "
+            f"(bilinear with anti-aliasing), {enlarged:,} of them enlarged."
+        )
 
 
 def _write(path: Path, samples: Samples, name: str, revision: str = "") -> ImageDataset:

@@ -1,11 +1,9 @@
-"""Reading what a user has: an image folder, a manifest, IDX files or a hub data set."""
+"""Reading what a user has: a folder of images, a manifest, IDX files or a hub data set."""
 
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,54 +11,14 @@ import pyarrow as pa
 
 from assay.data import hub
 from assay.data.catalogue import PUBLIC_DATASETS
+from assay.data.cnndetection import is_cnndetection, read_cnndetection
 from assay.data.dataset import SPLITS, image_bytes
+from assay.data.folders import images_in, read_inside, split_folders, subfolders
 from assay.data.idx import find_idx, read_idx
+from assay.data.samples import Samples
 from assay.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-FORMATS = ("folder", "manifest", "idx", "hub")
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a source holds, row by row.
-
-    ``images`` is uint8 [N, H, W] or encoded images; ``splits`` is ``""`` where the source says none;
-    ``digests`` are equal for copies of one image.
-    """
-
-    ids: list[str]
-    images: np.ndarray | list[bytes]
-    labels: np.ndarray
-    class_names: list[str]
-    splits: np.ndarray
-    digests: list[str] = field(default_factory=list)
-    paths: list[str] | None = None
-    extra: dict[str, list[Any]] = field(default_factory=dict)
-    source: str = ""
-    licence: str = ""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def select(self, rows: np.ndarray) -> "Samples":
-        """Return the samples of the given row numbers, in that order."""
-
-        def pick(values: list[Any]) -> list[Any]:
-            return [values[row] for row in rows]
-
-        return Samples(
-            ids=pick(self.ids),
-            images=self.images[rows] if isinstance(self.images, np.ndarray) else pick(self.images),
-            labels=self.labels[rows],
-            class_names=self.class_names,
-            splits=self.splits[rows],
-            digests=pick(self.digests) if self.digests else [],
-            paths=None if self.paths is None else pick(self.paths),
-            extra={column: pick(values) for column, values in self.extra.items()},
-            source=self.source,
-            licence=self.licence,
-        )
+FORMATS = ("folder", "cnndetection", "manifest", "idx", "hub")
 
 
 def detect_format(source: str) -> str:
@@ -73,7 +31,9 @@ def detect_format(source: str) -> str:
     if path.is_dir():
         if find_idx(path):
             return "idx"
-        return "hub" if any(path.rglob("*.parquet")) else "folder"
+        if any(path.rglob("*.parquet")):
+            return "hub"
+        return "cnndetection" if is_cnndetection(path) else "folder"
     if path.is_file():
         if path.suffix.lower() in {".csv", ".parquet"}:
             return "manifest"
@@ -83,12 +43,25 @@ def detect_format(source: str) -> str:
     raise UserError(f"{source} does not exist: give a folder, a CSV or Parquet manifest, or a hub id owner/name.")
 
 
-def read(source: str, kind: str, name: str, classes: Sequence[str] | None = None) -> Samples:
-    """Read a source of one of `FORMATS`; ``classes`` names the classes in the order of their labels.
+def read(
+    source: str, kind: str, name: str, classes: Sequence[str] | None = None, generator: str | None = None
+) -> Samples:
+    """Read a source of one of `FORMATS`.
+
+    ``classes`` names the classes in the order of their labels. ``generator`` made the generated images whose
+    folders do not say which did; only the format ``cnndetection`` has those.
 
     Raises:
         UserError: the source, or a row of it, cannot be used; the sentence names it.
     """
+    if kind == "cnndetection":
+        if classes:
+            raise UserError(
+                f"The classes of {source} are real and generated: leave them out, or import it as a folder."
+            )
+        return read_cnndetection(Path(source), generator)
+    if generator:
+        raise UserError(f"{source} is read as {kind} and not as cnndetection: leave the generator out.")
     if kind == "folder":
         return read_folder(Path(source), classes)
     if kind == "manifest":
@@ -110,25 +83,19 @@ def read_folder(folder: Path, classes: Sequence[str] | None = None) -> Samples:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a folder with one folder of images for each class.")
-    top = _subfolders(folder)
-    named = [hub.SPLIT_ALIASES.get(path.name.lower(), path.name.lower()) for path in top]
-    by_split = bool(top) and all(split in SPLITS for split in named)
-    homes = [(split, home) for split, path in zip(named, top, strict=True) for home in _subfolders(path)]
-    homes = homes if by_split else [("", path) for path in top]
+    homes = [(split, home) for split, part in split_folders(folder) for home in subfolders(part)]
     if not homes:
         raise UserError(f"{folder} has no class folders: put the images of each class into a folder of its own.")
     files, names, splits = [], [], []
     for split, home in homes:
-        found = sorted(path for path in home.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        if not found:
-            raise UserError(f"The class folder {home} has no images: add some, or remove the folder.")
+        found = images_in(home)
         files += found
         names += [home.name] * len(found)
         splits += [split] * len(found)
     labels, class_names = encode_labels(names, classes, [str(file) for file in files])
     return Samples(
         ids=[file.relative_to(folder).as_posix() for file in files],
-        images=[_read_inside(folder, file) for file in files],
+        images=[read_inside(folder, file) for file in files],
         labels=labels,
         class_names=class_names,
         splits=np.array(splits, "<U11"),
@@ -165,7 +132,7 @@ def read_manifest(file: Path, classes: Sequence[str] | None = None) -> Samples:
         if not isinstance(path, str) or not path:
             raise UserError(f"Row {row + 1} of {file} has no image: give each row the path of one.")
     images = [
-        _read_inside(file.parent, file.parent / path, f"row {row + 1} of {file}") for row, path in enumerate(paths)
+        read_inside(file.parent, file.parent / path, f"row {row + 1} of {file}") for row, path in enumerate(paths)
     ]
     return _from_frame(frame, images, paths, [""] * len(frame), known, classes, file)
 
@@ -306,19 +273,3 @@ def _from_frame(
 def _fields(table: pa.Table) -> list[str]:
     image = table.schema.field("image").type
     return [image.field(number).name for number in range(image.num_fields)]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _read_inside(folder: Path, file: Path, where: str = "") -> bytes:
-    """Read a file that lies in ``folder``; no ``..``, absolute path or link may lead out of it."""
-    if not file.resolve().is_relative_to(folder.resolve()):
-        named = f" (in {where})" if where else ""
-        raise UserError(f"{file}{named} leads out of {folder}: import only images that lie in that folder.")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        named = f" (in {where})" if where else ""
-        raise UserError(f"{file}{named} cannot be read ({error.strerror}): check the path.") from None
