@@ -24,7 +24,7 @@ def gate(
 
     Args:
         dataset: the data set artifact; its ``test`` split is scored.
-        model: the calibrated classifier.
+        model: the calibrated classifier, or the detector.
         predictions: what the evaluation measured; the registered model must answer the same.
         name: the registered model.
         policy: see ``assay.registry.GatePolicy``.
@@ -36,7 +36,7 @@ def gate(
     """
     from pathlib import Path
 
-    from assay.calibration import CalibratedClassifier
+    from assay.artifacts import load_model
     from assay.registry import gate as decide
 
     outcome = decide(
@@ -45,7 +45,7 @@ def gate(
         Path(predictions.path),
         policy,
         name=name,
-        load=CalibratedClassifier.from_pretrained,
+        load=load_model,
         decision=Path(decision.path),
         report=Path(report.path),
         metrics=Path(metrics.path),

@@ -123,6 +123,72 @@ def test_a_bad_image_is_one_sentence(assay, seven, tmp_path):
             assay("predict", "digits", str(tmp_path / "good.png"), str(tmp_path / name))
 
 
+class BrightnessDetector(torch.nn.Module):
+    """Takes bright images for generated."""
+
+    def forward(self, images):
+        generated = torch.sigmoid((images.float().mean((1, 2, 3)) - 128) / 16)
+        return torch.stack([1 - generated, generated], dim=1)
+
+
+@pytest.fixture
+def detector(assay):
+    """The registered model `detector`, the champion, with a decision."""
+    registry = Registry()
+    registry.register(
+        "detector",
+        BrightnessDetector(),
+        np.zeros((2, 1, 16, 16), np.uint8),
+        lineage=Lineage(),
+        class_names=["real", "generated"],
+        metadata={"decision": {"threshold": 0.5, "lower": 0.2, "upper": 0.8, "confidence": 0.95}},
+    )
+    promote("detector", 1, reason="first", registry=registry)
+    return assay
+
+
+def test_a_detector_gives_a_verdict_on_every_kind_of_image_and_says_what_resizing_does(detector, tmp_path):
+    noise = np.random.default_rng(0).integers(200, 256, (16, 16), dtype=np.uint8)
+    grey = Image.fromarray(noise)
+    framed = Image.new("L", (48, 48), 0)  # dark, but bright in the middle
+    framed.paste(255, (16, 16, 32, 32))
+    files = {
+        "grey.png": grey,
+        "colour.jpg": grey.convert("RGB").resize((40, 30)),
+        "rgba.png": grey.convert("RGBA"),
+        "sixteen.png": Image.fromarray(noise.astype(np.uint16) * 257),
+        "palette.gif": grey.convert("P"),
+        "constant.png": Image.new("L", (16, 16), 128),
+        "framed.png": framed,
+    }
+    for name, image in files.items():
+        image.save(tmp_path / name)
+    paths = {name: str(tmp_path / name) for name in files}
+    answers = json.loads(detector("predict", "detector@champion", *paths.values(), "--json").stdout)
+    assert [answer["file"] for answer in answers] == list(paths.values())
+    verdicts = dict(zip(files, (answer["verdict"] for answer in answers), strict=True))
+    assert verdicts == {**dict.fromkeys(files, "generated"), "constant.png": "unsure", "framed.png": "real"}
+    assert {answer["model"] for answer in answers} == {"detector/1"}
+    assert answers[0]["decision"] == {"threshold": 0.5, "lower": 0.2, "upper": 0.8, "confidence": 0.95}
+    assert (answers[-1]["changes"], answers[-1]["resized_to"]) == (["centre crop to 16 x 16"], [16, 16])
+    assert answers[-2]["range"] == [0.5, 0.5]
+
+    told = detector("predict", "detector", paths["framed.png"], paths["constant.png"]).stdout
+    assert f"{paths['framed.png']}: real (detector/1)" in told
+    assert "real       resized from 48 x 48 to 16 x 16" in told
+    assert "the verdict changes after centre crop to 16 x 16 (generated)." in told
+    assert f"{paths['constant.png']}: unsure (detector/1)" in told
+    assert "The probability goes from 0.5000 to 0.5000, and the verdict stays." in told
+    assert told.endswith("real up to 0.2000, generated from 0.8000, unsure between.\n")
+
+
+def test_a_detector_names_a_file_that_it_cannot_read(detector, tmp_path):
+    (tmp_path / "text.jpg").write_text("not an image")
+    for name, why in (("text.jpg", "is not an image"), ("none.png", "No such file")):
+        with pytest.raises(UserError, match=rf"{name}.*{why}"):
+            detector("predict", "detector", str(tmp_path / name))
+
+
 def test_an_interrupted_promotion_is_completed_and_reported_beside_the_output(assay, project):
     registry = Registry()
     with registry.log.path.open("a") as log:

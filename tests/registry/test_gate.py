@@ -154,6 +154,63 @@ def test_text_columns_of_the_data_are_slices(run, digits_arrays, tmp_path):
     ]
 
 
+class BrightnessDetector(torch.nn.Module):
+    """Takes bright images for generated; it brings a decision."""
+
+    def __init__(self, sharpness: float) -> None:
+        super().__init__()
+        self.register_buffer("sharpness", torch.tensor(sharpness))
+
+    @property
+    def metadata(self):
+        return {"decision": {"threshold": 0.4, "lower": 0.2, "upper": 0.7, "confidence": 0.95}}
+
+    def forward(self, images):
+        generated = torch.sigmoid(self.sharpness * (images.float().mean((1, 2, 3)) - 128) / 255)
+        return torch.stack([1 - generated, generated], dim=1)
+
+
+def test_two_detectors_meet_on_slices_by_generator_and_keep_their_decision(registry, tmp_path):
+    from assay.data import write_dataset
+
+    rng = np.random.default_rng(0)
+    generator = np.repeat(["", "dcgan", "vae"], 20)
+    level = np.concatenate([rng.uniform(0, 150, 20), rng.uniform(120, 255, 20), np.full(20, 100)])
+    data = write_dataset(
+        tmp_path / "fakes",
+        images=np.repeat(level, 64).reshape(60, 8, 8).astype(np.uint8),
+        labels=(generator != "").astype(int),
+        splits=["test"] * 60,
+        class_names=["real", "generated"],
+        name="fakes",
+        extra={"generator": generator.tolist(), "category": [None, "cat"] * 30},
+    )
+    test = data.split("test")
+
+    def run(module, **policy):
+        np.savez(
+            tmp_path / "predictions.npz",
+            sample_ids=test.sample_ids,
+            labels=test.labels.numpy(),
+            probabilities=module(test.images).numpy(),
+        )
+        outputs = {key: tmp_path / f"{key}.json" for key in ("decision", "report", "metrics")}
+        paths = (data.path, tmp_path, tmp_path / "predictions.npz")
+        return gate(*paths, {"replicates": 200, **policy}, name="detector", load=lambda _: module, **outputs)
+
+    first = run(BrightnessDetector(1.0), slices={"*": 0.0})
+    assert {guard["name"].split("slice ")[1] for guard in first["guards"]} >= {
+        *(f"generator = {name}" for name in ("real", "dcgan", "vae")),
+        "category = none",
+        "category = cat",
+    }
+    assert registry.load("detector", 1).metadata == BrightnessDetector(1.0).metadata
+    promoted(first, tmp_path)
+    second = run(BrightnessDetector(9.0), primary="nll", slices={"generator = vae": 0.5})
+    assert (second["version"], second["champion"], second["decision"]) == (2, 1, "keep")
+    assert second["reasons"][-1].startswith("Accuracy of the slice generator = vae is 0.0000, but must be")
+
+
 def test_predictions_of_other_data_are_refused(run, tmp_path, registry):
     def spoil(**arrays):
         path = tmp_path / "other.npz"
@@ -181,3 +238,10 @@ def test_the_numbers_are_in_the_joined_run(run, registry, monkeypatch):
     assert registry.resolve("numerals", outcome["version"]).run_id == tracker.run_id
     recorded = registry.client.get_run(tracker.run_id).data.metrics
     assert recorded["accuracy"] == pytest.approx(outcome["numbers"]["accuracy"])
+
+
+def test_a_policy_that_does_not_fit_the_classes_is_refused_before_anything_is_registered(run, registry):
+    with pytest.raises(UserError, match="The policy names auc, which ranks two classes, and the model has 10"):
+        run(1, policy={**POLICY, "primary": "auc"})
+    with pytest.raises(UserError):
+        registry.resolve("numerals", 1)

@@ -146,3 +146,30 @@ def test_class_accuracy_agrees_with_scikit_learn():
 def test_a_wrong_policy_is_one_sentence(policy, sentence):
     with pytest.raises(UserError, match=sentence):
         GatePolicy.parse(policy, "policy")
+
+
+def ranked(shift: float, n: int = 600):
+    """Probabilities of two classes whose scores are ``shift`` standard deviations apart."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    scores = 1 / (1 + np.exp(-generator.normal(shift * labels, 1.0)))
+    return np.stack([1 - scores, scores], axis=1), labels
+
+
+def test_two_classes_may_be_judged_by_how_they_are_ranked():
+    better, labels = ranked(3.0)
+    worse, _ = ranked(1.0)
+    evidence = Evidence(labels, better, worse, ["real", "generated"])
+    policy = {"primary": "auc", "metrics": {"average_precision": {"limit": 0.9, "slack": 0.0}}}
+    told = judge(evidence, GatePolicy.parse(policy, "policy"))
+    assert told.decision == "promote"
+    assert told.reasons[0].startswith("AUC changed by ") and told.checks[0].name == "Average precision"
+    swapped = judge(Evidence(labels, worse, better, ["real", "generated"]), GatePolicy.parse(policy, "policy"))
+    assert swapped.decision == "keep" and swapped.changes["auc"].high < 0
+
+
+@pytest.mark.parametrize("policy", [{"primary": "auc"}, {"metrics": {"average_precision": {"limit": 0.5}}}])
+def test_more_than_two_classes_have_no_ranking(policy):
+    challenger, labels = predictions(0.9)
+    with pytest.raises(UserError, match="ranks two classes, and the model has 3: choose from accuracy, "):
+        verdict(challenger, None, labels, policy)

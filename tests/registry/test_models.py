@@ -47,6 +47,34 @@ def test_the_same_content_is_registered_once_whoever_made_it(registry, models, p
     changed -= 1e-3
 
 
+METADATA = {
+    "method": "npr",
+    "decision": {"threshold": 1 / 3, "lower": -5e-324, "upper": 1.0000000000000002, "confidence": 0.95},
+    "shown": (1, 2),
+}
+
+
+def test_metadata_travels_with_a_model_and_is_part_of_its_content(registry, models, pixels):
+    def register(metadata):
+        return registry.register("digits", models[0], pixels, lineage=LINEAGE, class_names=CLASSES, metadata=metadata)
+
+    plain = register(None)
+    assert register({}) == plain and registry.load("digits", plain).metadata == {}
+    with_decision = register(METADATA)
+    assert with_decision == register(METADATA) == plain + 1
+    loaded = registry.load("digits", with_decision)
+    assert loaded.metadata == {**METADATA, "shown": [1, 2]}
+    assert loaded.metadata["decision"] == METADATA["decision"]  # to the last digit
+    assert loaded.class_names == tuple(CLASSES) and loaded.label == f"digits/{with_decision}"
+    assert register({**METADATA, "method": "rgb"}) == plain + 2
+
+
+@pytest.mark.parametrize("metadata", [{"threshold": float("nan")}, {"model": object()}])
+def test_metadata_that_is_not_json_is_refused(registry, models, pixels, metadata):
+    with pytest.raises(UserError, match="The metadata of digits cannot be written as JSON"):
+        registry.register("digits", models[0], pixels, lineage=LINEAGE, class_names=CLASSES, metadata=metadata)
+
+
 def test_the_parent_is_the_champion_at_registration(registry, models, pixels):
     registry.client.set_registered_model_alias("digits", "champion", "2")
     version = registry.register("digits", models[2], pixels, lineage=LINEAGE, class_names=CLASSES)

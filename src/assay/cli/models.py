@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from assay.registry import Registry, Version
+    from assay.registry import LoadedModel, Registry, Version
 
 app = typer.Typer(help="The registered models, their champion, and how it came to be.", no_args_is_help=True)
 
@@ -129,32 +129,74 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files of any size and mode.")],
     as_json: _Json = False,
 ) -> None:
-    """Classify images: the class, its calibrated probability, and the version that answered."""
-    from assay.data.codec import decode_all
-    from assay.errors import UserError
+    """Classify images: the class, its calibrated probability, and the version that answered.
+
+    A detector of generated images answers real, generated or unsure, with the probability of "generated", and
+    tells whether the verdict outlives a resize and a re-encoding of the image.
+    """
     from assay.registry import CHAMPION, Registry
 
     name, wanted = _parse(model)
-    encoded = [_read(path) for path in images]
+    files = [(str(path), _read(path)) for path in images]
     registry = Registry()
     _repair(registry, name)
     loaded = registry.load(name, wanted or CHAMPION)
-    pixels, failures = decode_all(encoded, loaded.channels, loaded.image_size)
+    if "decision" in loaded.metadata:
+        _detect(loaded, files, as_json)
+    else:
+        _classify(loaded, files, as_json)
+
+
+def _classify(loaded: LoadedModel, files: list[tuple[str, bytes]], as_json: bool) -> None:
+    """Print the class of each image file, given by name and bytes."""
+    from assay.data.codec import decode_all
+    from assay.errors import UserError
+
+    pixels, failures = decode_all([data for _, data in files], loaded.channels, loaded.image_size)
     if failures:
         index, why = min(failures.items())
-        raise UserError(f"{images[index]} {why}: give a whole image file, such as PNG or JPEG.")
+        raise UserError(f"{files[index][0]} {why}: give a whole image file, such as PNG or JPEG.")
     rows = []
-    for path, row in zip(images, loaded.predict(pixels), strict=True):
+    for (file, _), row in zip(files, loaded.predict(pixels), strict=True):
         answer = {
-            "file": str(path),
+            "file": file,
             "class": loaded.class_names[row.argmax()],
             "probability": float(row.max()),
-            "model": f"{name}/{loaded.version}",
+            "model": loaded.label,
         }
         if as_json:
             answer["probabilities"] = dict(zip(loaded.class_names, row.tolist(), strict=True))
         rows.append(answer)
     _print(rows, as_json, empty="")
+
+
+def _detect(loaded: LoadedModel, files: list[tuple[str, bytes]], as_json: bool) -> None:
+    """Print what a detector says of each image file, given by name and bytes."""
+    from assay.forensics.decision import Decision
+    from assay.forensics.verdict import examine
+
+    decision = Decision(**loaded.metadata["decision"])
+    generated = loaded.class_names.index("generated")
+    findings = examine(
+        files,
+        lambda images: loaded.predict(images)[:, generated],
+        decision,
+        channels=loaded.channels,
+        image_size=loaded.image_size,
+    )
+    if as_json:
+        about = {"model": loaded.label, "decision": decision.as_dict()}
+        typer.echo(json.dumps([{**finding.as_dict(), **about} for finding in findings], indent=2))
+        return
+    for finding in findings:
+        typer.echo(f"{finding.name}: {finding.given.verdict} ({loaded.label})")
+        for view in finding.views:
+            typer.echo(f"  {view.probability:.4f}  {view.verdict:<9}  {view.name}")
+        typer.echo(f"  {finding.sentence}")
+    typer.echo(
+        f"The probability is that of being generated: real up to {decision.lower:.4f}, generated from "
+        f"{decision.upper:.4f}, unsure between."
+    )
 
 
 def _parse(model: str) -> tuple[str, str | None]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from assay.errors import UserError
 from assay.evaluation.metric import Array, Metric, check_predictions
-from assay.evaluation.metrics import METRICS
+from assay.evaluation.metrics import metrics_for
 
 _WEIGHTS_AT_ONCE = 1 << 20
 """Resampling weights held in memory together: replicates come in blocks of this size over N."""
@@ -46,7 +46,7 @@ class Estimate:
 def evaluate_predictions(
     probabilities: Array,
     labels: Array,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric] | None = None,
     *,
     replicates: int = 1000,
     confidence: float = 0.95,
@@ -57,7 +57,7 @@ def evaluate_predictions(
     Args:
         probabilities: [N, K], rows sum to 1.
         labels: [N], class indices.
-        metrics: by name.
+        metrics: by name; default all that so many classes have.
         replicates: bootstrap replicates; every metric sees the same ones.
         confidence: coverage of the intervals.
         seed: of the resampling.
@@ -72,6 +72,7 @@ def evaluate_predictions(
     """
     probabilities, labels = check_predictions(probabilities, labels)
     n = len(labels)
+    metrics = metrics_for(probabilities.shape[1]) if metrics is None else metrics
     statistics = {name: metric.statistics(probabilities, labels) for name, metric in metrics.items()}
 
     def replicate(weights: Array) -> Array:

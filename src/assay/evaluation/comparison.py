@@ -8,14 +8,14 @@ import numpy as np
 from assay.errors import UserError
 from assay.evaluation.bootstrap import Estimate, draw, interval
 from assay.evaluation.metric import Array, Metric, check_predictions
-from assay.evaluation.metrics import METRICS
+from assay.evaluation.metrics import metrics_for
 
 
 def compare_predictions(
     a: Array,
     b: Array,
     labels: Array,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric] | None = None,
     *,
     replicates: int = 1000,
     confidence: float = 0.95,
@@ -27,7 +27,7 @@ def compare_predictions(
         a: probabilities [N, K] of the first model (the champion).
         b: probabilities [N, K] of the second on the same rows (the challenger).
         labels: [N].
-        metrics: by name.
+        metrics: by name; default all that so many classes have.
         replicates: bootstrap replicates.
         confidence: coverage of the intervals.
         seed: of the resampling.
@@ -42,7 +42,7 @@ def compare_predictions(
     """
     before = replicate_over_seeds([a], labels, metrics, replicates=replicates, seed=seed)
     after = replicate_over_seeds([b], labels, metrics, replicates=replicates, seed=seed)
-    return {name: after[name].minus(before[name]).estimate(confidence) for name in metrics}
+    return {name: after[name].minus(before[name]).estimate(confidence) for name in before}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Replicates:
 def replicate_over_seeds(
     predictions: Sequence[Array],
     labels: Array,
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric] | None = None,
     *,
     replicates: int = 1000,
     seed: int = 0,
@@ -102,7 +102,7 @@ def replicate_over_seeds(
     Args:
         predictions: one [N, K] of probabilities for each training seed.
         labels: [N], the same test samples for all.
-        metrics: by name.
+        metrics: by name; default all that so many classes have.
         replicates: R.
         seed: of the resampling of samples.
 
@@ -118,6 +118,7 @@ def replicate_over_seeds(
         raise UserError("There are no predictions: give the probabilities of at least one training seed.")
     n = len(labels)
     checked = [check_predictions(one, labels) for one in predictions]
+    metrics = metrics_for(checked[0][0].shape[1]) if metrics is None else metrics
     statistics = {
         name: [metric.statistics(probabilities, targets) for probabilities, targets in checked]
         for name, metric in metrics.items()
@@ -131,4 +132,4 @@ def replicate_over_seeds(
 
     values = replicate(np.ones((1, n)))[..., 0]
     drawn = draw(replicate, n, replicates, seed)
-    return {name: Replicates(values[i], drawn[i]) for i, name in enumerate(metrics)}
+    return {name: Replicates(values[i], drawn[i]) for i, name in enumerate(statistics)}

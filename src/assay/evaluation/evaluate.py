@@ -58,7 +58,7 @@ def evaluate_classifier(
     slices |= brightness_slices(images, settings.brightness_slices)
     evaluation = measure(probabilities, labels, names, slices, settings)
 
-    atomic_write(predictions, _npz(split.sample_ids, labels, probabilities, names))
+    write_predictions(predictions, split.sample_ids, labels, probabilities, names)
     subtitle = f"{opened.info.name}, {settings.split} split, {len(labels):,} images"
     write_report(report, evaluation, Scored(probabilities, labels, images, split.sample_ids, names), settings, subtitle)
     summary = evaluation.flat()
@@ -66,7 +66,18 @@ def evaluate_classifier(
     return summary
 
 
-def _npz(sample_ids: Array, labels: Array, probabilities: Array, class_names: list[str]) -> bytes:
+def write_predictions(
+    path: Path, sample_ids: Array, labels: Array, probabilities: Array, class_names: list[str]
+) -> None:
+    """Write what a gate reads of an evaluation, as npz.
+
+    Args:
+        path: file to write.
+        sample_ids: str [N].
+        labels: int64 [N].
+        probabilities: [N, K].
+        class_names: K names.
+    """
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -75,4 +86,4 @@ def _npz(sample_ids: Array, labels: Array, probabilities: Array, class_names: li
         probabilities=probabilities,
         class_names=np.array(class_names, dtype=np.str_),
     )
-    return buffer.getvalue()
+    atomic_write(path, buffer.getvalue())

@@ -1,5 +1,6 @@
 """What is measured of predictions: overall, by class, by slice; each number with its interval."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from assay.evaluation.bootstrap import Estimate, evaluate_predictions
 from assay.evaluation.config import EvaluationConfig
 from assay.evaluation.metric import Array, check_predictions
-from assay.evaluation.metrics import METRICS, metrics_of_class
+from assay.evaluation.metrics import METRICS, metrics_for, metrics_of_class
 
 SLICE_METRICS = ("accuracy", "nll", "brier", "ece", "adaptive_ece")
 """Metrics that mean something on the samples of a single class."""
@@ -18,9 +19,9 @@ class Evaluation:
     """Everything that was measured.
 
     Attributes:
-        overall: every metric on all samples.
+        overall: every metric on all samples; those of ranking only where both of two classes occur.
         classes: by class name, the metrics on its samples and its F1 and one-against-rest ECE on all.
-        slices: by slice name, every metric on its samples.
+        slices: by slice name, the same on its samples.
         class_counts: samples of each class in ``classes``.
         slice_counts: samples of each slice.
         confusion: counts [K, K], rows are labels, columns predictions.
@@ -67,8 +68,10 @@ def measure(
     probabilities, labels = check_predictions(probabilities, labels)
     options = {"replicates": settings.replicates, "confidence": settings.confidence, "seed": settings.seed}
 
-    def score(mask: Array, names: tuple[str, ...]) -> dict[str, Estimate]:
-        chosen = {name: METRICS[name] for name in names}
+    def score(mask: Array, names: Collection[str] = ()) -> dict[str, Estimate]:
+        ranks = len(np.unique(labels[mask])) == 2  # one class by itself has no ranking to judge
+        known = metrics_for(len(class_names)) if ranks else METRICS
+        chosen = {name: known[name] for name in names or known}
         return evaluate_predictions(probabilities[mask], labels[mask], chosen, **options)  # type: ignore[arg-type]
 
     classes, class_counts = {}, {}
@@ -80,9 +83,9 @@ def measure(
             class_counts[name] = int(mask.sum())
     present = {name: mask for name, mask in slices.items() if mask.any()}
     return Evaluation(
-        overall=score(np.ones(len(labels), dtype=bool), tuple(METRICS)),
+        overall=score(np.ones(len(labels), dtype=bool)),
         classes=classes,
-        slices={name: score(mask, tuple(METRICS)) for name, mask in present.items()},
+        slices={name: score(mask) for name, mask in present.items()},
         class_counts=class_counts,
         slice_counts={name: int(mask.sum()) for name, mask in present.items()},
         confusion=confusion_matrix(probabilities.argmax(axis=1), labels, len(class_names)),

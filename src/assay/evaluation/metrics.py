@@ -4,6 +4,7 @@ Notation: ``probabilities`` is float64 [N, K] with rows that sum to 1, ``labels`
 of a row is its largest probability and its prediction the column of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -12,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from assay.evaluation.metric import Array, Metric, check_predictions
+from assay.evaluation.ranking import AUC, AVERAGE_PRECISION
 
 BINS = 15
 """Bins of every calibration error: the number used throughout the calibration literature."""
@@ -127,6 +129,16 @@ def classwise_calibration_error(probabilities: Array, labels: Array) -> float:
         0.4
     """
     return METRICS["classwise_ece"](probabilities, labels)
+
+
+def metrics_for(classes: int) -> Mapping[str, Metric]:
+    """Return every metric of a classifier of so many classes, by name: of two, those of ranking too.
+
+    Example:
+        >>> set(metrics_for(2)) - set(metrics_for(3)) == {"auc", "average_precision"}
+        True
+    """
+    return ALL_METRICS if classes == 2 else METRICS
 
 
 def metrics_of_class(index: int) -> dict[str, Metric]:
@@ -251,4 +263,7 @@ METRICS = MappingProxyType(
         )
     }
 )
-"""Every metric of a classifier by name; ``METRICS["ece"](probabilities, labels)`` computes one."""
+"""The metrics of any classifier by name; ``METRICS["ece"](probabilities, labels)`` computes one."""
+
+ALL_METRICS = MappingProxyType({**METRICS, AUC.name: AUC, AVERAGE_PRECISION.name: AVERAGE_PRECISION})
+"""Every metric by name: those of any classifier, then those of one that tells two classes apart."""

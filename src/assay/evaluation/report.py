@@ -11,7 +11,7 @@ from assay.evaluation.bootstrap import Estimate
 from assay.evaluation.config import EvaluationConfig
 from assay.evaluation.measure import Evaluation, worst_errors
 from assay.evaluation.metric import Array
-from assay.evaluation.metrics import METRICS, reliability_bins
+from assay.evaluation.metrics import ALL_METRICS, reliability_bins
 from assay.reports import Report
 from assay.reports.calibration import Panel, reliability_diagram
 
@@ -83,10 +83,11 @@ def reliability_panel(title: str, probabilities: Array, labels: Array) -> Panel:
 def _table(
     page: Report, what: str, found: dict[str, dict[str, Estimate]], counts: dict[str, int], caption: str
 ) -> None:
-    names = list(next(iter(found.values())))
-    titles = {"f1": "F1", "ece_one_vs_rest": "ECE, one against rest"}
-    columns = [what, "n", *(METRICS[name].title if name in METRICS else titles[name] for name in names)]
-    rows = [[key, counts[key], *(values[name] for name in names)] for key, values in found.items()]
+    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    titles = {name: metric.title for name, metric in ALL_METRICS.items()}
+    titles |= {"f1": "F1", "ece_one_vs_rest": "ECE, one against rest"}
+    columns = [what, "n", *(titles[name] for name in names)]
+    rows = [[key, counts[key], *map(values.get, names)] for key, values in found.items()]
     page.table(columns, rows, caption)
 
 

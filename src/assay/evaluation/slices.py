@@ -6,10 +6,13 @@ import pyarrow as pa
 from assay.evaluation.metric import Array
 
 _NOT_SLICES = ("sample_id", "image", "label", "split")
+_EMPTY = {"generator": "real"}  # what nothing generated is real
 
 
 def column_slices(table: pa.Table, most_values: int) -> dict[str, Array]:
     """Return a mask [N] for every value of every extra column that has 2 to ``most_values`` of them.
+
+    Rows without a value are the slice ``none`` of a column; those without a generator are called ``real``.
 
     Args:
         table: the rows of a split, in order; the columns that every data set has are left out.
@@ -26,7 +29,8 @@ def column_slices(table: pa.Table, most_values: int) -> dict[str, Array]:
         simple = pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
         if name in _NOT_SLICES or not (simple or pa.types.is_dictionary(kind)):
             continue
-        values = np.array([str(value) for value in table[name].to_pylist()])
+        empty = _EMPTY.get(name, "none")
+        values = np.array([empty if value in (None, "") else str(value) for value in table[name].to_pylist()])
         distinct = np.unique(values)
         if 2 <= len(distinct) <= most_values:
             slices |= {f"{name} = {value}": values == value for value in distinct.tolist()}

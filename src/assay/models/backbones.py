@@ -21,6 +21,13 @@ _RESNETS: dict[str, dict[str, Any]] = {
         "layer_type": "basic",
         "downsample_in_first_stage": True,
     },
+    # The first stage sees every pixel: what is looked for in forensics is lost in the first halving.
+    "resnet-detail": {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16, 32, 64],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    },
     "resnet18": {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "layer_type": "basic"},
     "resnet50": {"hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3], "layer_type": "bottleneck"},
 }

@@ -52,7 +52,8 @@ def gate(
         predictions: ``predictions.npz`` of the evaluation: ``sample_ids``, ``labels``, ``probabilities``.
         policy: see `GatePolicy`.
         name: the registered model.
-        load: makes a module, images -> probabilities, of the model artifact.
+        load: makes a module, images -> probabilities, of the model artifact; its attribute ``metadata``, if it
+            has one, is registered with it.
         decision: written; ``decision.json`` with everything the report shows.
         report: written; HTML.
         metrics: written; JSON of numbers.
@@ -69,24 +70,27 @@ def gate(
         AssayError: the registered model does not answer as the evaluated one.
     """
     from assay.data import ImageDataset
-    from assay.evaluation import METRICS
+    from assay.evaluation import metrics_for
 
     rule = GatePolicy.parse(policy, "policy")
     registry = registry or Registry()
     data = ImageDataset.open(dataset)
+    rule.check_classes(len(data.info.class_names))
     lineage = Lineage.of(registry.project, data_revision=_revision(data, revision), seed=seed)
-    test = data.split("test")
+    test, known = data.split("test"), metrics_for(len(data.info.class_names))
     evaluated = _read_predictions(predictions, test)
     params = {"model": name, "dataset": data.info.name, "policy": rule.model_dump()}
     tags = {"data_revision": lineage.data_revision}
+    module = load(model)
     with start_run("gate", params, tags=tags, project=registry.project) as tracker:
         version = registry.register(
             name,
-            load(model),
+            module,
             test.images[:2],
             lineage=lineage,
             class_names=data.info.class_names,
-            metrics={key: metric(evaluated, test.labels.numpy()) for key, metric in METRICS.items()},
+            metrics={key: metric(evaluated, test.labels.numpy()) for key, metric in known.items()},
+            metadata=getattr(module, "metadata", None),
             run_id=tracker.run_id,
         )
         challenger = registry.load(name, version)

@@ -51,14 +51,14 @@ def write_report(path: Path, outcome: Mapping[str, Any], verdict: Verdict, evide
 
 def _metric_table(verdict: Verdict) -> tuple[list[str], list[list[Any]]]:
     """Return each metric of both models, and the change with its interval where there is one."""
-    from assay.evaluation import METRICS
+    from assay.evaluation import ALL_METRICS
 
     rows = []
     for name, value in verdict.values.items():
         change = verdict.changes.get(name)
         before = None if change is None else value.value - change.value
-        better = "higher" if METRICS[name].higher_is_better else "lower"
-        rows.append([METRICS[name].title, better, before, value, change])
+        better = "higher" if ALL_METRICS[name].higher_is_better else "lower"
+        rows.append([ALL_METRICS[name].title, better, before, value, change])
     return ["metric", "better", "champion", "challenger", "change"], rows
 
 
@@ -72,15 +72,15 @@ def _axes(rows: int) -> "tuple[Figure, Axes]":
 
 def _draw_changes(axes: "Axes", verdict: Verdict) -> None:
     """Draw one interval for each metric, turned so that right of zero is better."""
-    from assay.evaluation import METRICS
+    from assay.evaluation import ALL_METRICS
 
     for row, (name, change) in enumerate(verdict.changes.items()):
-        sign = 1 if METRICS[name].higher_is_better else -1
+        sign = 1 if ALL_METRICS[name].higher_is_better else -1
         ends = sorted((sign * change.low, sign * change.high))
         axes.plot(ends, [row, row], color=_CHALLENGER, linewidth=2)
         axes.plot(sign * change.value, row, "o", color=_CHALLENGER, markersize=5)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(verdict.changes)), [METRICS[name].title for name in verdict.changes])
+    axes.set_yticks(range(len(verdict.changes)), [ALL_METRICS[name].title for name in verdict.changes])
     axes.invert_yaxis()
     axes.set_xlabel("← worse     change     better →")
 

@@ -68,7 +68,8 @@ def judge(evidence: Evidence, policy: GatePolicy, obstacle: str = "") -> Verdict
         obstacle: why the two cannot be compared, if they cannot: then the champion is kept.
 
     Raises:
-        UserError: the probabilities and labels do not fit each other.
+        UserError: the probabilities and labels do not fit each other, or the policy names a metric that so
+            many classes do not have.
 
     Example:
         >>> import numpy as np
@@ -79,6 +80,7 @@ def judge(evidence: Evidence, policy: GatePolicy, obstacle: str = "") -> Verdict
     """
     from assay.evaluation import compare_predictions, evaluate_predictions
 
+    policy.check_classes(len(evidence.class_names))
     settings: dict[str, Any] = {"replicates": policy.replicates, "confidence": policy.confidence}
     values = evaluate_predictions(evidence.challenger, evidence.labels, **settings)
     changes = {}
@@ -112,9 +114,9 @@ def class_accuracy(
 
 def _improvement(change: "Estimate", policy: GatePolicy) -> tuple[bool, str]:
     """Say whether the whole interval of the primary metric's change lies beyond the margin."""
-    from assay.evaluation import METRICS
+    from assay.evaluation import ALL_METRICS
 
-    metric = METRICS[policy.primary]
+    metric = ALL_METRICS[policy.primary]
     least = change.low if metric.higher_is_better else -change.high
     better = least > policy.margin
     if policy.margin >= 0:
@@ -131,10 +133,10 @@ def _checks(
     changes: "Mapping[str, Estimate]",
 ) -> Iterator[Check]:
     """Yield every guard that the policy sets, in the policy's order."""
-    from assay.evaluation import METRICS
+    from assay.evaluation import ALL_METRICS
 
     for name, guard in policy.metrics.items():
-        metric = METRICS[name]
+        metric = ALL_METRICS[name]
         if guard.limit is not None:
             yield _bounded(metric.title, values[name].value, guard.limit, floor=metric.higher_is_better)
         if guard.slack is not None and name in changes:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,10 @@ class Version:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A registered model in memory. It is the exported graph: none of the classes that made it are needed."""
+    """A registered model in memory. It is the exported graph: none of the classes that made it are needed.
+
+    ``metadata`` is what the model's maker registered with it, such as the decision of a detector.
+    """
 
     name: str
     version: int
@@ -88,6 +91,12 @@ class LoadedModel:
     channels: int
     size_bytes: int
     module: "torch.nn.Module"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The version's name for people, as in ``classifier/3``."""
+        return f"{self.name}/{self.version}"
 
     def predict(self, images: "np.ndarray | torch.Tensor") -> "np.ndarray":
         """Return the class probabilities, float64 [N, K], of uint8 images [N, C, H, W].
@@ -102,7 +111,7 @@ class LoadedModel:
         expected = (self.channels, *self.image_size)
         if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != expected:
             raise UserError(
-                f"{self.name}/{self.version} takes uint8 images [N, {', '.join(map(str, expected))}], "
+                f"{self.label} takes uint8 images [N, {', '.join(map(str, expected))}], "
                 f"not {str(batch.dtype).removeprefix('torch.')} {list(batch.shape)}: convert them first."
             )
         if not len(batch):
@@ -210,12 +219,14 @@ class Registry:
         lineage: Lineage,
         class_names: Sequence[str],
         metrics: Mapping[str, float] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ) -> int:
         """Export a module and register it; registering the same content again returns the version there is.
 
-        The content is the weights, the architecture, the classes, the input's shape, the data revision and
-        the seed. Which run, commit or image made it is not: a retried or repeated run must not double it.
+        The content is the weights, the architecture, the classes, the input's shape, the metadata, the data
+        revision and the seed. Which run, commit or image made it is not: a retried or repeated run must not
+        double it.
 
         Args:
             name: the registered model.
@@ -224,10 +235,12 @@ class Registry:
             lineage: becomes tags of the version, with the champion at this moment as the parent version.
             class_names: the K classes in the order of the probabilities.
             metrics: of the evaluation, kept as tags ``metric.<name>``.
+            metadata: what else must travel with the model, as JSON values; see `LoadedModel`.
             run_id: the MLflow run that made it; default ``MLFLOW_RUN_ID``, else a new run.
 
         Raises:
-            UserError: the name is not valid, or the example holds fewer than two images.
+            UserError: the name is not valid, the example holds fewer than two images, or the metadata cannot be
+                written as JSON.
         """
         import torch
 
@@ -239,12 +252,13 @@ class Registry:
                 f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}: pass some of the data set."
             )
         module = module.cpu().eval()
-        metadata = {
+        description = {
             "class_names": list(class_names),
             "image_size": list(images.shape[2:]),
             "channels": int(images.shape[1]),
+            **({"extra": _as_json(name, metadata)} if metadata else {}),  # the digest of a model without is as ever
         }
-        digest = content_digest(module, {**metadata, "data_revision": lineage.data_revision, "seed": lineage.seed})
+        digest = content_digest(module, {**description, "data_revision": lineage.data_revision, "seed": lineage.seed})
         with self.lock():
             if (existing := self._with_digest(name, digest)) is not None:
                 return existing
@@ -256,7 +270,7 @@ class Registry:
                 _DIGEST_TAG: digest,
                 EVENT_TAG + event["id"]: json.dumps(event),
             }
-            version = self._create(name, module, images.numpy()[:2], metadata, tags, run_id)
+            version = self._create(name, module, images.numpy()[:2], description, tags, run_id)
             self.log.append({**event, "version": version})
             return version
 
@@ -278,6 +292,7 @@ class Registry:
             channels=metadata["channels"],
             size_bytes=size,
             module=module,
+            metadata=metadata.get("extra", {}),
         )
 
     def annotate(self, event: Event) -> None:
@@ -341,6 +356,18 @@ def actor() -> str:
     """Return who acts: the pipeline run inside one, else the user of this machine."""
     run = os.environ.get("ASSAY_RUN_ID", "")
     return f"run {run}" if run else getpass.getuser()
+
+
+def _as_json(name: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as it comes back from JSON.
+
+    Raises:
+        UserError: it holds something that JSON does not, such as NaN.
+    """
+    try:
+        return json.loads(json.dumps(metadata, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The metadata of {name} cannot be written as JSON ({error}): give plain values.") from error
 
 
 def _version(found: Any, aliases: Sequence[str]) -> Version:

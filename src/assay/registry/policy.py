@@ -21,7 +21,7 @@ class MetricGuard(Config):
 
 
 class GatePolicy(Config):
-    """The rule of a gate. Metrics are named as in ``assay.evaluation.METRICS``, which know their direction.
+    """The rule of a gate. Metrics are named as in ``assay.evaluation.ALL_METRICS``, which know their direction.
 
     The challenger must be better than the champion on ``primary`` by more than ``margin``, with the paired
     bootstrap interval at ``confidence`` wholly beyond it, and keep every guard. A negative margin asks only
@@ -49,10 +49,10 @@ class GatePolicy(Config):
     @field_validator("primary")
     @classmethod
     def _known(cls, name: str) -> str:
-        from assay.evaluation import METRICS
+        from assay.evaluation import ALL_METRICS
 
-        if name not in METRICS:
-            raise ValueError(f"it is not a metric: the metrics are {', '.join(METRICS)}")
+        if name not in ALL_METRICS:
+            raise ValueError(f"it is not a metric: the metrics are {', '.join(ALL_METRICS)}")
         return name
 
     @field_validator("metrics")
@@ -61,6 +61,27 @@ class GatePolicy(Config):
         for name in guards:
             cls._known(name)
         return guards
+
+    def check_classes(self, classes: int) -> None:
+        """Refuse a metric that ranks two classes where there are more, or one.
+
+        Raises:
+            UserError: the policy names such a metric.
+
+        Example:
+            >>> GatePolicy(primary="auc").check_classes(3)
+            Traceback (most recent call last):
+            ...
+            assay.errors.UserError: The policy names auc, which ranks two classes, and the model has 3: ...
+        """
+        from assay.evaluation import metrics_for
+
+        for name in (self.primary, *self.metrics):
+            if name not in (known := metrics_for(classes)):
+                raise UserError(
+                    f"The policy names {name}, which ranks two classes, and the model has {classes}: "
+                    f"choose from {', '.join(known)}."
+                )
 
 
 def load_policy(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from assay.calibration.report import LABELS
 from assay.files import atomic_folder
 from assay.studies.sctl import ORACLE, UNCALIBRATED, ArmResult, Judgement
+from assay.studies.tables import markdown_table, print_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,24 +58,13 @@ def claim_cells(judgements: Sequence[Judgement]) -> list[str]:
 
 def print_condition(console: "Console", name: str, results: Sequence[ArmResult]) -> None:
     """Print the arms of one condition."""
-    _print(console, name, COLUMNS, [arm_cells(result) for result in results])
+    print_table(console, name, COLUMNS, [arm_cells(result) for result in results])
 
 
 def print_claims(console: "Console", conditions: Sequence[str], rows: Sequence[Sequence[Judgement]]) -> None:
     """Print every claim with its verdicts."""
     title = "Claims: verdict and paired difference in percentage points"
-    _print(console, title, ("claim", *conditions), [claim_cells(row) for row in rows])
-
-
-def _print(console: "Console", title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_table(console, title, ("claim", *conditions), [claim_cells(row) for row in rows])
 
 
 def write_study(
@@ -164,7 +154,7 @@ def _markdown(design: dict[str, Any], results: dict[str, list[ArmResult]], rows:
         "",
         "Verdict, then the difference in percentage points with its interval.",
         "",
-        *_markdown_table(("claim", *results), [claim_cells(row) for row in rows]),
+        *markdown_table(("claim", *results), [claim_cells(row) for row in rows]),
         "",
         "![ECE of temperature scaling by loss](sctl.png)",
         "",
@@ -172,10 +162,5 @@ def _markdown(design: dict[str, Any], results: dict[str, list[ArmResult]], rows:
     ]
     for condition, found in results.items():
         lines += ["", f"## {condition[0].upper()}{condition[1:]}", ""]
-        lines += _markdown_table(COLUMNS, [arm_cells(result) for result in found])
+        lines += markdown_table(COLUMNS, [arm_cells(result) for result in found])
     return "\n".join(lines) + "\n"
-
-
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", *("---:" for _ in columns[1:])]
-    return [f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows)]

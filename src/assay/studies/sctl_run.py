@@ -7,10 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from assay.calibration.logits import load_logits
-from assay.data.dataset import INFO_FILE
-from assay.data.importing import import_dataset
-from assay.data.pins import Pins
 from assay.project import Project
+from assay.studies.artifacts import find_artifact
 from assay.studies.cells import Cells
 from assay.studies.sctl import CALIBRATORS, arms, claims, decide, run_arm
 from assay.studies.sctl_data import (
@@ -62,7 +60,7 @@ def run_study(
     else:
         plan = SMOKE if smoke else Design()
         plan = replace(plan, seeds=seeds) if seeds else plan
-        source = load_digits() if smoke else load_source(_artifact(data, state))
+        source = load_digits() if smoke else load_source(find_artifact(data, state))
         conditions = make_conditions(source, plan, cells, console.print)
         design |= {"data": source.name, **describe(plan)}
     results, judged = {}, []
@@ -79,17 +77,6 @@ def run_study(
     write_study(folder, design, results, rows)
     console.print(f"Written: {folder}", highlight=False, soft_wrap=True)
     return folder
-
-
-def _artifact(data: str, state: Path) -> Path:
-    """Return the data set artifact that ``data`` stands for, made from the project's ``data/`` if need be."""
-    if (Path(data) / INFO_FILE).is_file():
-        return Path(data)
-    revision = Pins.read(Project.find().root).revision(data)
-    artifact = state / "data" / f"{data}-{revision[:12]}"
-    if not (artifact / INFO_FILE).is_file():
-        import_dataset(data, revision, {}, dataset=artifact, metrics=artifact.with_suffix(".json"))
-    return artifact
 
 
 def _command(data: str, logits: Path | None, seeds: int | None, smoke: bool, output: Path | None) -> str:

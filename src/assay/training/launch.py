@@ -37,6 +37,11 @@ class TrainingResult:
         """Put the trained weights of the model prepared as number ``index`` into ``model``."""
         load_model(model, self.checkpoint / weights_name(index))
 
+    def load_all(self, session: Session) -> None:
+        """Put the trained weights of every model into those that ``session`` prepared in the same order."""
+        for index, model in enumerate(session.models):
+            self.load(model, index)
+
 
 def launch(
     train: Train,

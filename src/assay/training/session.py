@@ -97,6 +97,11 @@ class Session:
         """Everything logged so far, continued runs included: one dictionary with its ``step`` each."""
         return self._state.history
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models that `prepare` was given, in order: `TrainingResult.load` numbers them so."""
+        return self._state.models
+
     def prepare(self, *objects: Any) -> Any:
         """Place models and optimisers on the device, wrap them, and keep them in checkpoints.
 
