@@ -1,9 +1,5 @@
 """The ``pretraining`` task: from a data set artifact to a model, its logits and its curves."""
 
-import contextlib
-import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +10,8 @@ from assay.classification.predict import predict_logits, write_logits
 from assay.classification.train import create_classifier, fit
 from assay.data import ImageDataset, Split
 from assay.files import atomic_folder, write_json
-from assay.project import Project
-from assay.training import Session, Tracker, forget, launch
+from assay.registry.tracking import track_step
+from assay.training import Session, checkpoint_storage, forget, launch, run_name
 
 
 class Splits(dict[str, Split]):
@@ -67,10 +63,9 @@ def pretrain(
     settings = ClassificationConfig.parse(config, where="training")
     splits = Splits(Path(dataset))
     info = splits.info
-    identity = json.dumps([settings.model_dump(), info.content_hash, seed])
-    name = f"pretraining-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    storage = os.environ.get("ASSAY_CHECKPOINTS") or Project.find().state / "training"
-    with _tracking(settings, seed) as tracker:
+    name = run_name("pretraining", settings.model_dump(), info.content_hash, seed)
+    storage = checkpoint_storage()
+    with track_step("pretraining", settings.model_dump() | {"seed": seed}) as tracker:
         result = launch(
             _train,
             {"splits": splits, "settings": settings},
@@ -145,11 +140,3 @@ def write_report(path: Path, history: list[dict[str, float]], summary: dict[str,
     page.metrics(summary)
     page.figure(figure, "Training accuracy is measured on augmented images, while the weights change.")
     page.write(path)
-
-
-def _tracking(settings: ClassificationConfig, seed: int) -> contextlib.AbstractContextManager[Tracker | None]:
-    if not os.environ.get("ASSAY_RUN_ID"):
-        return contextlib.nullcontext()
-    from assay.registry.tracking import start_run
-
-    return start_run("pretraining", settings.model_dump() | {"seed": seed})

@@ -1,8 +1,5 @@
 """The ``detector_training`` task: from a detection data set to a calibrated detector and its report."""
 
-import hashlib
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +20,8 @@ from assay.forensics.train import (
     score_split,
     train_detector_network,
 )
-from assay.project import Project
-from assay.training import Session, forget, launch
+from assay.registry.tracking import track_step
+from assay.training import Session, checkpoint_storage, forget, launch, run_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,18 +79,19 @@ def train_detector(
     settings = DetectorTrainingConfig.parse(config, where="detector").of_method(method)
     splits = DetectionSplits(Path(dataset), METHODS[method].needs_generated)
     info = open_detection_data(dataset).info
-    identity = json.dumps([settings.model_dump(), info.content_hash, seed])
-    name = f"detector-{method}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    storage = os.environ.get("ASSAY_CHECKPOINTS") or Project.find().state / "training"
-    result = launch(
-        _train,
-        {"splits": splits, "settings": settings},
-        storage=storage,
-        name=name,
-        workers=workers,
-        seed=seed,
-        precision=settings.precision,
-    )
+    name = run_name(f"detector-{method}", settings.model_dump(), info.content_hash, seed)
+    storage = checkpoint_storage()
+    with track_step(f"detector_training {method}", settings.model_dump() | {"seed": seed}) as tracker:
+        result = launch(
+            _train,
+            {"splits": splits, "settings": settings},
+            storage=storage,
+            name=name,
+            workers=workers,
+            seed=seed,
+            precision=settings.precision,
+            tracker=tracker,
+        )
     detector, trained = create_detector(settings, splits["train"].real)
     session = Session(seed=seed, precision=settings.precision)
     prepare(session, detector, trained, splits["train"])

@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -162,6 +162,11 @@ class MlflowTracker:
         except AssayError:
             if kind is None:  # the block's own error says more than a lost connection
                 raise
+
+
+def track_step(step: str, params: Mapping[str, Any]) -> AbstractContextManager[MlflowTracker | None]:
+    """Start an MLflow run for a step of a pipeline; outside a pipeline run there is nothing to join, and none."""
+    return start_run(step, params) if os.environ.get("ASSAY_RUN_ID") else nullcontext()
 
 
 def start_run(

@@ -1,6 +1,6 @@
 """What a training loop needs beyond PyTorch: the Session, and launching it here or on Ray."""
 
-from assay.training.launch import TrainingResult, forget, launch
+from assay.training.launch import TrainingResult, checkpoint_storage, forget, launch, run_name
 from assay.training.session import Session, Tracker
 
-__all__ = ["Session", "Tracker", "TrainingResult", "forget", "launch"]
+__all__ = ["Session", "Tracker", "TrainingResult", "checkpoint_storage", "forget", "launch", "run_name"]

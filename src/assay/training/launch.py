@@ -1,5 +1,6 @@
 """Running a training function here, or on Ray Train workers: the same function, the same result."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from torch import nn
 
 from assay.errors import AssayError, UserError
 from assay.files import safe_name
+from assay.project import Project
 from assay.training.checkpoints import PROGRESS, CheckpointFolder, weights_name
 from assay.training.session import Precision, Session, Tracker
 from assay.training.threads import available_cores
@@ -41,6 +43,21 @@ class TrainingResult:
         """Put the trained weights of every model into those that ``session`` prepared in the same order."""
         for index, model in enumerate(session.models):
             self.load(model, index)
+
+
+def run_name(step: str, *identity: Any) -> str:
+    """Return the name of a training that depends on ``identity``, JSON values: the same again after a crash.
+
+    Example:
+        >>> run_name("pretraining", {"epochs": 8}, "9fb9a1", 0) == run_name("pretraining", {"epochs": 8}, "9fb9a1", 1)
+        False
+    """
+    return f"{step}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}"
+
+
+def checkpoint_storage() -> str | Path:
+    """Return where running trainings keep checkpoints: ``ASSAY_CHECKPOINTS``, else the project's state."""
+    return os.environ.get("ASSAY_CHECKPOINTS") or Project.find().state / "training"
 
 
 def launch(

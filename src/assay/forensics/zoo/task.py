@@ -1,9 +1,5 @@
 """The ``generator_training`` task: from a data set artifact to a generator and the images that it makes."""
 
-import contextlib
-import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +16,8 @@ from assay.forensics.zoo.config import GeneratorConfig
 from assay.forensics.zoo.generators import ZooGenerator, find_spec
 from assay.forensics.zoo.quality import draw_spectra, image_grid, measure_quality, nearest_real, refuse_collapse
 from assay.forensics.zoo.training import create_generator, fit
-from assay.project import Project
-from assay.training import Session, Tracker, forget, launch
+from assay.registry.tracking import track_step
+from assay.training import Session, checkpoint_storage, forget, launch, run_name
 
 _GRID = 12
 _MOST = 1000
@@ -65,11 +61,10 @@ def train_generator(
     settings = GeneratorConfig.parse(config, where="generator")
     splits = Splits(Path(dataset))
     real = training_split(splits, settings)
-    identity = json.dumps([name, settings.model_dump(), splits.info.content_hash, seed])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    run = f"generator-{name}-{digest}"
-    storage = os.environ.get("ASSAY_CHECKPOINTS") or Project.find().state / "training"
-    with _tracking(name, settings, seed) as tracker:
+    run = run_name(f"generator-{name}", settings.model_dump(), splits.info.content_hash, seed)
+    storage = checkpoint_storage()
+    params = settings.model_dump() | {"generator": name, "seed": seed}
+    with track_step(f"generator_training {name}", params) as tracker:
         result = launch(
             _train,
             {"splits": splits, "name": name, "settings": settings},
@@ -89,7 +84,7 @@ def train_generator(
     last = {key: value for key, value in result.history[-1].items() if key != "step"}
     summary = {"epochs": result.history[-1]["step"], **last, **quality}
     generator.save_pretrained(model)
-    write_images(images, generator, splits, real, settings, seed=seed, digest=digest)
+    write_images(images, generator, splits, real, settings, seed=seed, prefix=run.removeprefix("generator-"))
     subtitle = f"{spec.label} {name}: {spec.title}, on {splits.info.name}"
     write_report(report, result.history, summary, made, real.images, subtitle=subtitle)
     write_json(metrics, summary)
@@ -141,7 +136,7 @@ def write_images(
     settings: GeneratorConfig,
     *,
     seed: int,
-    digest: str,
+    prefix: str,
 ) -> None:
     """Write the generated images of every split as a data set artifact.
 
@@ -152,7 +147,7 @@ def write_images(
         real: what the generator learned from.
         settings: how many images of each split.
         seed: of the images.
-        digest: part of the sample ids, so that two generators of one name can be told apart.
+        prefix: of the sample ids, so that two generators of one name can be told apart.
     """
     info = splits.info
     parts, categories, names = [], [], []
@@ -178,7 +173,7 @@ def write_images(
         splits=names,
         class_names=["generated"],
         name=f"{info.name}-{generator.name}",
-        sample_ids=[f"{generator.name}-{digest[:8]}-{number:06d}" for number in range(len(made))],
+        sample_ids=[f"{prefix}-{number:06d}" for number in range(len(made))],
         source=f"the generator {generator.name}, trained on {info.name}",
         licence=info.licence,
         extra={"generator": [generator.name] * len(made), "category": categories},
@@ -247,11 +242,3 @@ def _of_categories(splits: Splits, name: str, settings: GeneratorConfig) -> Spli
 
 def _take(split: Split, rows: np.ndarray) -> Split:
     return Split(split.images[rows], split.labels[rows], split.sample_ids[rows])
-
-
-def _tracking(name: str, settings: GeneratorConfig, seed: int) -> contextlib.AbstractContextManager[Tracker | None]:
-    if not os.environ.get("ASSAY_RUN_ID"):
-        return contextlib.nullcontext()
-    from assay.registry.tracking import start_run
-
-    return start_run(f"generator_training {name}", settings.model_dump() | {"generator": name, "seed": seed})
