@@ -30,7 +30,7 @@ demo: install ## the main job: pull Fashion-MNIST, then validate, train, calibra
 	$(BIN)/assay run classification
 
 test: install ## the default suite
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: install ## what takes longer: the Ray workers, the full-size checks
 	$(BIN)/python -m pytest -m "slow and not gpu"

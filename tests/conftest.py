@@ -10,6 +10,12 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    import torch
+
+    # Every core has a process of the suite already; two threads each on the same cores are many times slower.
+    torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def digits_arrays() -> tuple[np.ndarray, np.ndarray, list[str]]:
