@@ -5,7 +5,6 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from assay.forensics.augmentation import gaussian_blur
 from assay.forensics.autoencoders import (
-    UPSAMPLINGS,
     Autoencoder,
     create_bank,
     matched_blur,
@@ -13,6 +12,7 @@ from assay.forensics.autoencoders import (
     squared_error,
     to_eight_bits,
 )
+from assay.forensics.upsampling import UPSAMPLINGS
 
 
 @pytest.fixture(scope="module")

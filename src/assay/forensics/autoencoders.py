@@ -3,18 +3,13 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.forensics.augmentation import gaussian_blur
-
-Upsampling = Literal["transposed", "transposed-3", "nearest", "bilinear", "pixel-shuffle"]
-"""Ways to double the resolution; ``transposed`` has 4x4 kernels and ``transposed-3`` has 3x3 kernels."""
-
-UPSAMPLINGS: tuple[Upsampling, ...] = get_args(Upsampling)
+from assay.forensics.upsampling import Upsampling, upsample
 
 _BISECTIONS = 20
 _MARGIN = 2  # pixels on each side, at least
@@ -72,16 +67,7 @@ def _down(channels: int, out: int, upsampling: Upsampling | None) -> nn.Module:
 
 
 def _up(channels: int, out: int, upsampling: Upsampling | None) -> nn.Module:
-    match upsampling:
-        case "transposed":
-            return nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1)
-        case "transposed-3":
-            return nn.ConvTranspose2d(channels, out, 3, stride=2, padding=1, output_padding=1)
-        case "nearest" | "bilinear":
-            return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsampling), nn.Conv2d(channels, out, 3, padding=1))
-        case "pixel-shuffle":
-            return nn.Sequential(nn.Conv2d(channels, 4 * out, 3, padding=1), nn.PixelShuffle(2))
-    return nn.Conv2d(channels, out, 3, padding=1)
+    return nn.Conv2d(channels, out, 3, padding=1) if upsampling is None else upsample(upsampling, channels, out)
 
 
 class AutoencoderBank(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from assay.errors import UserError
 from assay.evaluation import Estimate, Replicates
-from assay.forensics.autoencoders import Upsampling
+from assay.forensics.upsampling import Upsampling
 from assay.forensics.zoo import GENERATORS
 from assay.studies.claims import Verdict, judge
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from assay.forensics.autoencoders import UPSAMPLINGS
-from assay.forensics.zoo.networks import Encoder, Translator, upsample
+from assay.forensics.upsampling import UPSAMPLINGS, upsample
+from assay.forensics.zoo.networks import Encoder, Translator
 
 
 @pytest.mark.parametrize("kind", UPSAMPLINGS)

@@ -11,7 +11,6 @@ from assay.errors import AssayError
 from assay.forensics.augmentation import jpeg
 from assay.forensics.autoencoders import (
     AutoencoderBank,
-    Upsampling,
     create_bank,
     matched_blur,
     reconstruction_loss,
@@ -22,6 +21,7 @@ from assay.forensics.methods.base import Method
 from assay.forensics.perturbation import ADAM_BETAS, Adversary
 from assay.forensics.pictures import MOST_IMAGES, Row, draw_rows
 from assay.forensics.spectrum import LogMagnitude
+from assay.forensics.upsampling import Upsampling
 from assay.training import Session
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from assay.forensics.autoencoders import Upsampling
+from assay.forensics.upsampling import Upsampling, upsample
 
 REDUCTION = 8
 """Height and width of what a network sees are multiples of this: three halvings, or three doublings."""
@@ -15,29 +15,6 @@ Doublings = tuple[Upsampling, Upsampling, Upsampling]
 
 _OVERSHOOT = 1.1
 """tanh alone never reaches the black of a real image, and "no pixel is quite black" would give it away."""
-
-
-def upsample(kind: Upsampling, inputs: int, outputs: int) -> nn.Module:
-    """Return a layer that doubles height and width.
-
-    Args:
-        kind: transposed convolution of kernel 4 or 3, a resize followed by a convolution, or a pixel shuffle.
-        inputs: channels.
-        outputs: channels.
-
-    Example:
-        >>> upsample("transposed-3", 2, 1)(torch.zeros(1, 2, 4, 4)).shape
-        torch.Size([1, 1, 8, 8])
-    """
-    match kind:
-        case "transposed":
-            return nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
-        case "transposed-3":
-            return nn.ConvTranspose2d(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1)
-        case "pixel-shuffle":
-            return nn.Sequential(nn.Conv2d(inputs, 4 * outputs, kernel_size=3, padding=1), nn.PixelShuffle(2))
-    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode=kind), convolution)
 
 
 class Decoder(nn.Module):
