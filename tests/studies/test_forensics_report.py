@@ -20,6 +20,7 @@ DESIGN = {
     "generator_seeds": 3,
     "detector_seeds": 2,
     "attempts": {"vae": [1, 2, 1]},
+    "detector": {"epochs": 3},
 }
 
 

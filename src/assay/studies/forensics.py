@@ -42,7 +42,7 @@ _KINDS: tuple[Upsampling, ...] = ("transposed", "nearest", "pixel-shuffle")
 """Kinds of up-sampling that are simulated together; bilinear and 3x3 kernels are left for the test."""
 
 
-_PRETRAINING = 3
+PRETRAINING = 3
 """Epochs of the autoencoders: with the default of six they would take longer than the detectors."""
 
 
@@ -77,7 +77,7 @@ ARMS = (
         "fingerprint",
         "fingerprint",
         *(
-            (key, title, {**options, "pretraining_epochs": _PRETRAINING})
+            (key, title, {**options, "pretraining_epochs": PRETRAINING})
             for key, title, options in (
                 ("fingerprint", "fingerprint: depths 1 to 3", {"depths": [1, 2, 3]}),
                 ("fingerprint-1", "fingerprint: depth 1", {"depths": [1]}),

@@ -12,7 +12,7 @@ from assay.evaluation import Estimate
 from assay.files import atomic_folder
 from assay.forensics.config import TRAINING_GENERATOR
 from assay.forensics.zoo import GENERATORS
-from assay.studies.forensics import METRICS, PRIMARY, SIMULATED, UPSAMPLERS, ArmResult, Group, Judgement
+from assay.studies.forensics import METRICS, PRETRAINING, PRIMARY, SIMULATED, UPSAMPLERS, ArmResult, Group, Judgement
 from assay.studies.tables import markdown_table, print_table
 
 if TYPE_CHECKING:
@@ -282,7 +282,9 @@ def _limits(design: dict[str, Any]) -> list[str]:
         "show the papers' own figures, which come from large images and large generators. With few generator seeds "
         "the outer part of an interval is too narrow by the factor sqrt((S - 1) / S), and verdicts near zero may turn "
         "with another seed. The methods have no released code: details that the papers leave open are our reading, "
-        "marked [ours] in the source.",
+        f"marked [ours] in the source. For time, detectors train for {design['detector']['epochs']} epochs and the "
+        f"fingerprints' autoencoders for {PRETRAINING}, half of the method's default: a longer training may change "
+        "the order of the arms.",
     ]
 
 
