@@ -182,8 +182,8 @@ def draw_scores(axes: "Axes", scores: dict[str, np.ndarray], decision: Decision)
         >>> from matplotlib.figure import Figure
         >>> axes = Figure().subplots()
         >>> draw_scores(axes, {"real": np.array([0.1])}, Decision(0.5, 0.3, 0.7, 0.95))
-        >>> axes.get_xlim()
-        (0.0, 1.0)
+        >>> axes.get_title()
+        'probability of being generated'
     """
     edges = np.linspace(0, 1, 41).tolist()
     for group, values in scores.items():
