@@ -10,6 +10,7 @@ from assay.errors import UserError
 from assay.forensics.corpus import (
     assemble_detection_data,
     encode_alike,
+    jpeg_quality_of,
     load_split,
     open_detection_data,
     seen_generators,
@@ -102,6 +103,12 @@ def test_both_classes_get_the_codec_of_the_source(digits_arrays, generated, tmp_
     }
     assert formats == {"JPEG"} and len(tables) == 1
     assert Image.open(io.BytesIO(encode_alike(images[:1, None], "png")[0])).format == "PNG"
+
+
+@pytest.mark.parametrize(("config", "quality"), [({}, None), ({"codec": "jpeg", "jpeg_quality": 83}, 83)])
+def test_the_quality_of_the_last_encoding_is_read_from_the_images(detection_data, tmp_path, config, quality):
+    corpus, _ = assemble(detection_data.path, [], config, tmp_path)
+    assert jpeg_quality_of(corpus) == quality
 
 
 def test_a_data_set_with_generated_images_is_encoded_anew(detection_data, tmp_path):

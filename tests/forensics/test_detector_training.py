@@ -4,7 +4,7 @@ import pytest
 from pytest import approx
 
 from assay.errors import UserError
-from assay.forensics import Detector, train_detector
+from assay.forensics import Detector, assemble_detection_data, train_detector
 from assay.forensics.detector_training import DetectionSplits
 
 QUICK = {"epochs": 4, "batch_size": 32, "learning_rate": 5e-3}
@@ -53,6 +53,16 @@ def test_a_wrong_setting_or_data_set_leaves_nothing_behind(detection_data, digit
         with pytest.raises(UserError, match=sentence):
             run(data, tmp_path, method, config)
     assert [path.name for path in tmp_path.iterdir()] == ["project"]
+
+
+def test_simulations_are_encoded_as_the_images_are(detection_data, project, tmp_path):
+    assemble_detection_data(
+        detection_data.path, [], {"codec": "jpeg"}, corpus=tmp_path / "jpegs", metrics=tmp_path / "counts.json"
+    )
+    config = {**QUICK, "epochs": 1, "options": {"fingerprint": {"depths": [1], "pretraining_epochs": 1}}}
+    for method, quality in (("fingerprint", 95), ("rgb", None)):
+        run(tmp_path / "jpegs", tmp_path / method, method, config)
+        assert Detector.from_pretrained(tmp_path / method / "m").config.options.get("jpeg_quality") == quality
 
 
 @pytest.mark.slow

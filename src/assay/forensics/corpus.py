@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from assay.data import SPLITS, ImageDataset, write_dataset
@@ -161,17 +162,19 @@ def encode_alike(images: np.ndarray, codec: Codec, jpeg_quality: int = JPEG_QUAL
     """
 
     def encode(start: int, stop: int) -> list[bytes]:
-        return [encode_one(image) for image in images[start:stop]]
-
-    def encode_one(image: np.ndarray) -> bytes:
-        picture = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-        if codec == "png":
-            return pixels.encode_png(np.ascontiguousarray(picture))
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "JPEG", quality=jpeg_quality)
-        return buffer.getvalue()
+        return [_encode(image, codec, jpeg_quality) for image in images[start:stop]]
 
     return [data for part in map_ranges(encode, len(images), what="Encoding") for data in part]
+
+
+def _encode(image: np.ndarray, codec: Codec, jpeg_quality: int) -> bytes:
+    """Encode one uint8 [C, H, W]."""
+    picture = np.ascontiguousarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+    if codec == "png":
+        return pixels.encode_png(picture)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=jpeg_quality)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,20 @@ def _check_generators(generated: Sequence[ImageDataset], settings: DetectionData
                 f"No generated image comes from {wanted!r}, on which detectors are to be trained: the generators "
                 f"are {', '.join(names) or 'none'}; add it, or change detection_data.train_generators."
             )
+
+
+def jpeg_quality_of(source: ImageDataset) -> int | None:
+    """Return the quality of the encoding that all images of a detection data set went through; None for PNG."""
+    image = Image.open(io.BytesIO(image_bytes(source.table("test", ["image"]).slice(0, 1))[0] or b""))
+    if not isinstance(image, JpegImageFile):
+        return None
+    # libjpeg's tables follow from the quality alone: the one that gives this table is the one that was used.
+    probe = np.zeros((source.info.channels, 8, 8), np.uint8)
+    for quality in range(100, 0, -1):
+        trial = Image.open(io.BytesIO(_encode(probe, "jpeg", quality)))
+        if isinstance(trial, JpegImageFile) and trial.quantization[0] == image.quantization[0]:
+            return quality
+    return JPEG_QUALITY
 
 
 def codec_of(source: ImageDataset) -> Codec:

@@ -10,13 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from assay.data.cnndetection import DETECTION_CLASSES
 from assay.errors import UserError
 from assay.files import atomic_folder, write_json
 from assay.forensics.config import DetectorConfig
 from assay.forensics.decision import Decision
 from assay.models.backbones import create_backbone, feature_size
 
-CLASS_NAMES = ["real", "generated"]
+CLASS_NAMES = list(DETECTION_CLASSES)
 KIND = "generated-image-detector"
 _CONFIG_FILE = "config.json"
 _WEIGHTS_FILE = "model.safetensors"

@@ -8,7 +8,7 @@ import numpy as np
 from assay.errors import AssayError
 from assay.files import write_json
 from assay.forensics.config import DetectorTrainingConfig
-from assay.forensics.corpus import DetectionSplit, load_split, open_detection_data, seen_generators
+from assay.forensics.corpus import DetectionSplit, jpeg_quality_of, load_split, open_detection_data, seen_generators
 from assay.forensics.decision import Decision
 from assay.forensics.detector import Detector
 from assay.forensics.methods import METHODS
@@ -78,7 +78,9 @@ def train_detector(
     """
     settings = DetectorTrainingConfig.parse(config, where="detector").of_method(method)
     splits = DetectionSplits(Path(dataset), METHODS[method].needs_generated)
-    info = open_detection_data(dataset).info
+    data = open_detection_data(dataset)
+    options = METHODS[method].as_stored(settings.options, jpeg_quality_of(data))
+    settings, info = settings.model_copy(update={"options": options}), data.info
     name = run_name(f"detector-{method}", settings.model_dump(), info.content_hash, seed)
     storage = checkpoint_storage()
     with track_step(f"detector_training {method}", settings.model_dump() | {"seed": seed}) as tracker:

@@ -141,9 +141,8 @@ def _fit(bench: Bench, arm: Arm, real: Mapping[str, Tensor], seen: Mapping[str, 
 
 
 def _options(bench: Bench, arm: Arm) -> dict[str, Any]:
-    """Return the arm's options; simulations of images that went through JPEG go through it as well."""
-    as_stored = {"jpeg_quality": JPEG_QUALITY} if bench.codec == "jpeg" and arm.method == "fingerprint" else {}
-    return {**arm.options, **as_stored}
+    """Return the arm's options for images that are encoded as the study's are."""
+    return METHODS[arm.method].as_stored(arm.options, JPEG_QUALITY if bench.codec == "jpeg" else None)
 
 
 @torch.no_grad()

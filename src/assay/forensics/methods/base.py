@@ -1,5 +1,6 @@
 """What every detection method shares: the training-time side of a method, and its transform."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -48,6 +49,11 @@ class Method:
         self.options = options
         self.channels = channels
         self.image_size = image_size
+
+    @classmethod
+    def as_stored(cls, options: Mapping[str, Any], jpeg_quality: int | None) -> dict[str, Any]:
+        """Return the options for images whose last encoding was JPEG of this quality, or lossless (None)."""
+        return dict(options)
 
     def prepare(self, session: Session) -> None:
         """Create optimisers and hand every trainable part to ``session.prepare``, always in the same order."""

@@ -1,6 +1,7 @@
 """Artificial fingerprints: a detector that learns from real images and their own reconstructions."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -93,6 +94,11 @@ class Fingerprint(Method):
             Adversary(channels, options.width, options.learning_rate) if options.simulator == "autogan" else None
         )
         self.transform = LogMagnitude(image_size) if options.input == "spectrum" else nn.Identity()
+
+    @classmethod
+    def as_stored(cls, options: Mapping[str, Any], jpeg_quality: int | None) -> dict[str, Any]:
+        """Encode the simulations as the images are, unless the options say otherwise."""
+        return dict(options) if jpeg_quality is None else {"jpeg_quality": jpeg_quality, **options}
 
     def prepare(self, session: Session) -> None:
         """Hand the autoencoders, their optimiser and the adversary, if there is one, to the session."""

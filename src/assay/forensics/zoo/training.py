@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -87,7 +88,7 @@ def fit(session: Session, generator: ZooGenerator, images: Tensor, config: Gener
     generator.eval()
 
 
-class _Training:
+class _Training(ABC):
     """The networks and optimisers of one run; a subclass for each family says what a step is."""
 
     losses: ClassVar[tuple[str, ...]]
@@ -103,17 +104,17 @@ class _Training:
         # Every process began with weights of its own, and data-parallel wrapping has just made them agree.
         generator.network.load_state_dict(self.trained.state_dict())
 
+    @abstractmethod
     def build(self, spec: GeneratorSpec, shape: Shape, size: tuple[int, int]) -> None:
         """Create what is trained besides ``self.trained``, and prepare all of it."""
-        raise NotImplementedError
 
     def train(self) -> None:
         """Put the trained networks in training mode."""
         self.network.train()
 
+    @abstractmethod
     def step(self, real: Tensor, step: int) -> Tensor:
         """Update the networks on one batch, float [n, C, H, W] in [-1, 1]; return the ``losses``, detached."""
-        raise NotImplementedError
 
     def prepare(self, network: nn.Module, rate: float) -> tuple[Any, Any]:
         """Prepare a network with its optimiser."""
