@@ -11,7 +11,7 @@ UV = $(if $(FIND_LINKS),UV_FIND_LINKS="$(FIND_LINKS)") $(BIN)/uv
 # Without compiled modules on the disk every step of a pipeline would compile its imports again, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-slow lint lock docs-check benchmarks
+.PHONY: help install demo images test test-services test-containers test-ray test-slow lint manifests lock docs-check benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,10 +29,23 @@ demo: install ## the main job: pull Fashion-MNIST, then validate, train, calibra
 	$(BIN)/assay data pull
 	$(BIN)/assay run classification
 
-test: install ## the default suite
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
+images: install ## the container image of every step; TARGET=gpu for torch with CUDA
+	infra/images/build.sh $(or $(TARGET),cpu)
 
-test-slow: install ## what takes longer: the Ray workers, the full-size checks
+test: install ## the default suite
+	$(BIN)/python -m pytest -m "not slow and not gpu and not services and not containers and not ray" \
+		-n auto --maxprocesses 4 --dist loadfile
+
+test-services: install ## against S3, PostgreSQL and MLflow servers, which it starts and stops
+	$(BIN)/python -m pytest -m "services and not slow" tests
+
+test-containers: install images ## every step in a container; needs docker
+	$(BIN)/python -m pytest -m "containers and not slow" tests
+
+test-ray: install ## training on Ray workers, lost workers and nodes
+	$(BIN)/python -m pytest -m "ray and not slow" tests
+
+test-slow: install ## what takes longer: the full-size checks
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 lint: install ## style, types and the direction of imports
@@ -40,6 +53,13 @@ lint: install ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+manifests: install ## render the Kubernetes overlays and check them; our own image is pinned when there is a registry
+	@for overlay in dev production; do set -e -o pipefail; \
+		rendered=$$($(BIN)/kubectl kustomize infra/kubernetes/overlays/$$overlay); \
+		$(BIN)/kubernetes-validate --strict --quiet - <<<"$$rendered"; \
+		echo -n "$$overlay: "; $(BIN)/python infra/kubernetes/policy.py --unpinned registry.invalid/assay - <<<"$$rendered"; \
+	done
 
 lock: ## resolve requirements.lock again from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate --quiet \

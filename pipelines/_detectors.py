@@ -9,6 +9,7 @@ from components.detection_integrity import detection_integrity as check
 from components.detector_training import detector_training as train_detector
 from components.gate import gate as decide
 from components.promotion import promotion as promote
+from pipelines._tasks import place
 
 METHODS = ["rgb", "rgb-augmented", "log-fft", "radial", "npr", "bihpf", "frepgan", "fingerprint"]
 
@@ -44,15 +45,14 @@ def train_and_promote(
     data set that generators learned from as ``source``, none of its images may be among those to be judged.
     """
     checked = check(dataset=corpus, config=integrity, seed=seed, **({} if source is None else {"source": source}))
-    checked.set_display_name("Check integrity").set_cpu_limit("2").set_memory_limit("8G")
+    place(checked, "Check integrity", size="large")
 
     with dsl.ParallelFor(methods, name="detectors") as method:
         trained = train_detector(dataset=corpus, method=method, config=detector, seed=seed, workers=workers)
-        trained.after(checked).set_display_name("Train detector").set_cpu_limit("4").set_memory_limit("16G")
-        trained.set_retry(1)
+        place(trained.after(checked), "Train detector", size="training", retries=1)
 
     evaluated = evaluate(dataset=corpus, detectors=dsl.Collected(trained.outputs["model"]), config=evaluation)
-    evaluated.set_display_name("Evaluate").set_cpu_limit("2").set_memory_limit("8G").set_retry(1)
+    place(evaluated, "Evaluate", size="large", retries=1)
 
     decided = decide(
         dataset=corpus,
@@ -63,8 +63,8 @@ def train_and_promote(
         revision=revision,
         seed=seed,
     )
-    decided.set_display_name("Gate").set_cpu_limit("2").set_memory_limit("4G").set_retry(1)
+    place(decided, "Gate", size="medium", retries=1)
 
     with dsl.If(decided.outputs["passed"] == True, name="passed"):  # noqa: E712  KFP builds the condition
         promoted = promote(name=model_name, version=decided.outputs["version"], decision=decided.outputs["decision"])
-        promoted.set_display_name("Promote").set_cpu_limit("1").set_memory_limit("2G").set_retry(1)
+        place(promoted, "Promote", size="small", retries=1)

@@ -10,6 +10,7 @@ from components.evaluation import evaluation as evaluate
 from components.gate import gate as decide
 from components.pretraining import pretraining as pretrain
 from components.promotion import promotion as promote
+from pipelines._tasks import place
 
 CONFIGS = {
     "data": "assay.data:ImportConfig",
@@ -38,19 +39,19 @@ def classification(
 ):
     """Chain the steps; every dictionary overrides the defaults of the step that it is named after."""
     imported = import_data(name=dataset, revision=revision, config=data)
-    imported.set_display_name("Import data").set_cpu_limit("2").set_memory_limit("4G").set_retry(2)
+    place(imported, "Import data", size="medium", retries=2)
 
     validated = validate(dataset=imported.outputs["dataset"], config=validation)
-    validated.set_display_name("Validate data").set_cpu_limit("2").set_memory_limit("4G")
+    place(validated, "Validate data", size="medium")
 
     trained = pretrain(dataset=imported.outputs["dataset"], config=training, seed=seed, workers=workers)
-    trained.after(validated).set_display_name("Pretrain").set_cpu_limit("4").set_memory_limit("16G").set_retry(2)
+    place(trained.after(validated), "Pretrain", size="training", retries=2)
 
     calibrated = calibrate(model=trained.outputs["model"], logits=trained.outputs["logits"], config=calibration)
-    calibrated.set_display_name("Calibrate").set_cpu_limit("2").set_memory_limit("4G").set_retry(1)
+    place(calibrated, "Calibrate", size="medium", retries=1)
 
     evaluated = evaluate(dataset=imported.outputs["dataset"], model=calibrated.outputs["calibrated"], config=evaluation)
-    evaluated.set_display_name("Evaluate").set_cpu_limit("2").set_memory_limit("4G").set_retry(1)
+    place(evaluated, "Evaluate", size="medium", retries=1)
 
     decided = decide(
         dataset=imported.outputs["dataset"],
@@ -61,8 +62,8 @@ def classification(
         revision=revision,
         seed=seed,
     )
-    decided.set_display_name("Gate").set_cpu_limit("2").set_memory_limit("4G").set_retry(1)
+    place(decided, "Gate", size="medium", retries=1)
 
     with dsl.If(decided.outputs["passed"] == True, name="passed"):  # noqa: E712  KFP builds the condition
         promoted = promote(name=model_name, version=decided.outputs["version"], decision=decided.outputs["decision"])
-        promoted.set_display_name("Promote").set_cpu_limit("1").set_memory_limit("2G").set_retry(1)
+        place(promoted, "Promote", size="small", retries=1)

@@ -7,6 +7,7 @@ from components.data_import import data_import as import_data
 from components.data_validation import data_validation as validate
 from components.detection_data import detection_data as assemble
 from pipelines import _detectors
+from pipelines._tasks import place
 
 CONFIGS = _detectors.CONFIGS
 """The model that checks each dictionary parameter before anything runs."""
@@ -30,13 +31,13 @@ def detection(
 ):
     """Chain the steps; every dictionary overrides the defaults of the step that it is named after."""
     imported = import_data(name=dataset, revision=revision, config=data)
-    imported.set_display_name("Import data").set_cpu_limit("2").set_memory_limit("4G").set_retry(2)
+    place(imported, "Import data", size="medium", retries=2)
 
     validated = validate(dataset=imported.outputs["dataset"], config=validation)
-    validated.set_display_name("Validate data").set_cpu_limit("2").set_memory_limit("4G")
+    place(validated, "Validate data", size="medium")
 
     assembled = assemble(dataset=imported.outputs["dataset"], config=detection_data)
-    assembled.after(validated).set_display_name("Assemble data").set_cpu_limit("2").set_memory_limit("8G").set_retry(1)
+    place(assembled.after(validated), "Assemble data", size="large", retries=1)
 
     _detectors.train_and_promote(
         assembled.outputs["corpus"],

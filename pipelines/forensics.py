@@ -8,6 +8,7 @@ from components.data_validation import data_validation as validate
 from components.detection_data import detection_data as assemble
 from components.generator_training import generator_training as train_generator
 from pipelines import _detectors
+from pipelines._tasks import place
 
 GENERATORS = ["dcgan", "nearest", "bilinear", "pixel-shuffle", "spectral-hinge", "vae", "translator", "anti-artefact"]
 
@@ -35,22 +36,21 @@ def forensics(
 ):
     """Chain the steps; every dictionary overrides the defaults of the step that it is named after."""
     imported = import_data(name=dataset, revision=revision, config=data)
-    imported.set_display_name("Import data").set_cpu_limit("2").set_memory_limit("4G").set_retry(2)
+    place(imported, "Import data", size="medium", retries=2)
 
     validated = validate(dataset=imported.outputs["dataset"], config=validation)
-    validated.set_display_name("Validate data").set_cpu_limit("2").set_memory_limit("4G")
+    place(validated, "Validate data", size="medium")
 
     with dsl.ParallelFor(generators, name="generators") as name:
         made = train_generator(
             dataset=imported.outputs["dataset"], name=name, config=generator, seed=seed, workers=workers
         )
-        made.after(validated).set_display_name("Train generator").set_cpu_limit("4").set_memory_limit("16G")
-        made.set_retry(1)
+        place(made.after(validated), "Train generator", size="training", retries=1)
 
     assembled = assemble(
         dataset=imported.outputs["dataset"], generated=dsl.Collected(made.outputs["images"]), config=detection_data
     )
-    assembled.set_display_name("Assemble data").set_cpu_limit("2").set_memory_limit("8G").set_retry(1)
+    place(assembled, "Assemble data", size="large", retries=1)
 
     _detectors.train_and_promote(
         assembled.outputs["corpus"],

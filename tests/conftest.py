@@ -59,3 +59,41 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ASSAY_HOME", str(root / ".assay"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return root
+
+
+class S3Server:
+    """SeaweedFS on loopback, and what a process needs in its environment to use it."""
+
+    def __init__(self, root: Path) -> None:
+        from assay.services import object_store, processes
+
+        object_store.prepare(root)
+        ports = dict(zip(object_store.PORTS, processes.choose_ports(len(object_store.PORTS)), strict=True))
+        self._log = root / "s3.log"
+        self.service = object_store.service(root, ports)
+        self.client = object_store.client(root, self.service.address)
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.service.address,
+            "AWS_SHARED_CREDENTIALS_FILE": str(object_store.credentials_file(root)),
+            "AWS_PROFILE": object_store.PROFILE,
+            "AWS_DEFAULT_REGION": object_store.REGION,
+        }
+
+    def start(self) -> None:
+        from assay.services import processes
+
+        self.process = processes.start(self.service, self._log)
+
+    def stop(self) -> None:
+        from assay.services import processes
+
+        processes.stop(self.service, self.process, patience=1)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory):
+    """A running object store with the bucket ``assay``."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()

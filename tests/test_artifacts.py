@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from assay.artifacts import load_model
 from assay.calibration import CalibratedClassifier, TemperatureScaling
 from assay.errors import UserError
+from assay.files import refuse_pickles
 from assay.forensics import Decision, Detector, DetectorConfig
 from assay.models import ImageClassifier
 
@@ -54,3 +56,38 @@ def test_another_folder_is_refused(tmp_path, config, sentence):
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(UserError, match=sentence):
         load_model(tmp_path)
+
+
+class Malicious:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return type(self.mark).touch, (self.mark,)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "detector"])
+@pytest.mark.parametrize("how", ["in place of the weights", "saved by torch", "beside the weights", "old protocol"])
+def test_a_malicious_pickle_where_a_model_is_expected_is_refused_by_name(kind, how, request, tmp_path):
+    request.getfixturevalue(kind).save_pretrained(tmp_path / "model")
+    mark = tmp_path / "the pickle ran"
+    file = next((tmp_path / "model").rglob("model.safetensors"))
+    if how == "beside the weights":
+        file = file.with_name("pytorch_model.bin")
+    elif how == "old protocol":
+        file = file.with_name("weights.pkl")
+    if how == "saved by torch":
+        torch.save(Malicious(mark), file)
+    else:
+        file.write_bytes(pickle.dumps(Malicious(mark), protocol=0 if how == "old protocol" else None))
+    with pytest.raises(UserError, match=f"{file.name} is refused: it is a pickle, which could run code"):
+        load_model(tmp_path / "model")
+    assert not mark.exists()
+
+
+def test_weights_whose_first_bytes_look_like_a_pickle_are_none(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((640).to_bytes(8, "little") + b"{}".ljust(640))
+    assert (tmp_path / "model.safetensors").read_bytes()[:2] == pickle.dumps(0, protocol=2)[:2]
+    refuse_pickles(tmp_path)

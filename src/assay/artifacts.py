@@ -6,14 +6,16 @@ from pathlib import Path
 from torch import nn
 
 from assay.errors import UserError
+from assay.files import refuse_pickles
 
 
 def load_model(folder: str | Path) -> nn.Module:
     """Load a model artifact as a module from uint8 images [N, C, H, W] to probabilities [N, K], for evaluation.
 
     Raises:
-        UserError: the folder holds no model whose kind is known, or a damaged one.
+        UserError: the folder holds no model whose kind is known, a damaged one, or a pickle.
     """
+    refuse_pickles(folder)
     config = Path(folder) / "config.json"
     try:
         kind = json.loads(config.read_text()).get("kind")

@@ -8,13 +8,16 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from assay.errors import UserError
 
+DISK_FULL = "the disk is full: free some space, or set ASSAY_HOME to a folder on a larger disk"
 _CHUNK = 1 << 20
+_PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin"}
 
 
 @contextlib.contextmanager
@@ -25,7 +28,7 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         UserError: the disk is full, over quota, read-only, or may not be written.
     """
     reasons = {
-        errno.ENOSPC: "the disk is full: free some space, or set ASSAY_HOME to a folder on a larger disk",
+        errno.ENOSPC: DISK_FULL,
         errno.EDQUOT: "the disk quota is used up: free some space, or set ASSAY_HOME to another disk",
         errno.EROFS: "the disk is read-only: choose another folder",
         errno.EACCES: "permission is denied: choose a folder that you may write",
@@ -112,6 +115,43 @@ def tree_digest(path: str | os.PathLike[str]) -> str:
     for file in sorted(p for p in root.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(root).as_posix()}\0{file_digest(file)}\n".encode())
     return digest.hexdigest()
+
+
+def refuse_pickles(folder: str | os.PathLike[str]) -> None:
+    """Look at every file below ``folder``, which is about to be loaded as a model, for one that could run code.
+
+    Nothing here loads a pickle, so this protects whoever takes the folder to another program, and tells the user
+    that somebody put it there. A pickle is known by its first bytes, by a ``.pkl`` in its zip, or by its suffix.
+
+    Raises:
+        UserError: naming the file.
+
+    Example:
+        >>> import tempfile; folder = Path(tempfile.mkdtemp()); _ = (folder / "model.bin").write_bytes(b"cos")
+        >>> refuse_pickles(folder)
+        Traceback (most recent call last):
+        ...
+        assay.errors.UserError: .../model.bin is refused: it is a pickle, which could run code when it is loaded...
+    """
+    for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        if _is_pickle(file):
+            raise UserError(
+                f"{file} is refused: it is a pickle, which could run code when it is loaded; remove it, and find out "
+                "who put it beside the model."
+            )
+
+
+def _is_pickle(file: Path) -> bool:
+    if file.suffix.lower() in _PICKLE_SUFFIXES:
+        return True
+    with file.open("rb") as opened:
+        # A safetensors file may begin with the same two bytes, as the length of its header; then zeros follow.
+        if re.match(rb"\x80[\x02-\x05][^\0]", opened.read(3), re.DOTALL):
+            return True
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith(".pkl") for name in archive.namelist())
 
 
 def safe_name(name: str, what: str = "name") -> str:

@@ -55,7 +55,7 @@ class Project:
     def source_digest(self) -> str:
         """Twelve hex digits of the library's source and the lock: what a task's result depends on."""
         lock = self.root / "requirements.lock"
-        parts = [_library_digest(), tree_digest(lock) if lock.is_file() else ""]
+        parts = [library_digest(), tree_digest(lock) if lock.is_file() else ""]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
     @property
@@ -81,7 +81,7 @@ class Project:
             return "unknown"
 
 
-def _library_digest() -> str:
+def library_digest() -> str:
     """Digest of the Python files of this package (not of its compiled caches)."""
     package = Path(__file__).parent
     digest = hashlib.sha256()

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -111,3 +112,18 @@ def test_a_data_set_with_a_training_split_only_is_enough(digits_arrays, project,
     assert summary.keys() == {"epochs", "train_loss", "train_accuracy"}
     with np.load(paths["logits"], allow_pickle=False) as file:
         assert set(file.files) == {"class_names", "train_logits", "train_labels", "train_ids"}
+
+
+def test_what_is_too_large_for_memory_asks_for_ray_workers(digits, project, paths, monkeypatch):
+    monkeypatch.setattr(sys.modules["assay.classification.pretrain"], "_LARGE", 1000)
+    with pytest.raises(UserError, match=r"is to be streamed, which Ray workers do: give --workers 1"):
+        pretrain(digits.path, CONFIG, **paths)
+    assert pretrain(digits.path, CONFIG | {"stream": False}, **paths)["epochs"] == 2
+
+
+def test_chunks_hold_what_the_split_holds(digits):
+    whole, parts = digits.split("train"), list(digits.chunks("train", rows=100))
+    assert max(len(part) for part in parts) == 100
+    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+    assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
+    assert np.concatenate([part.sample_ids for part in parts]).tolist() == whole.sample_ids.tolist()

@@ -30,11 +30,13 @@ main()
     assert done.returncode == 0
     loaded = set(done.stdout.split("LOADED")[1].split())
     assert loaded.isdisjoint(HEAVY)
-    for command in ("run", "compile", "runs", "data", "models", "calibrate", "study"):
+    for command in ("run", "compile", "submit", "schedule", "runs", "data", "models", "calibrate", "study"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "compile", "runs", "data", "models", "calibrate", "study"])
+@pytest.mark.parametrize(
+    "command", ["run", "compile", "submit", "schedule", "runs", "data", "models", "calibrate", "study"]
+)
 def test_every_command_has_help(command, monkeypatch, capsys):
     assert _run([command, "--help"], monkeypatch) == 0
     assert f"{command} " in capsys.readouterr().out

@@ -116,6 +116,36 @@ def test_a_dvc_remote_comes_first(pinned, tmp_path, monkeypatch):
     assert "lacks this revision" in pulled.skipped[0]
 
 
+def test_what_is_pushed_is_what_is_pinned_and_a_clone_pulls_it(pinned, tmp_path, monkeypatch):
+    shutil.copytree(tmp_path / "original", pinned.data / "fashion-mnist")
+    with pytest.raises(UserError, match=r"No DVC remote is configured: set ASSAY_PROFILE=services"):
+        sources.push(pinned)
+    settings = (pinned.root / ".dvc" / "config").read_text()
+    monkeypatch.setenv("ASSAY_DATA_REMOTE", str(tmp_path / "box"))
+    (pushed,) = sources.push(pinned)
+    assert (pushed.name, pushed.files) == ("fashion-mnist", 5), "four files and the list of them"
+    assert sources.push(pinned)[0].files == 0
+    shutil.rmtree(pinned.data)
+    shutil.rmtree(pinned.root / ".dvc" / "cache")
+    assert sources.pull(pinned)[0].source == f"the DVC remote object-store ({tmp_path / 'box'})"
+    assert (pinned.root / ".dvc" / "config").read_text() == settings, "where it is belongs to this machine"
+    next(path for path in pinned.data.rglob("*") if path.is_file()).write_text("changed")
+    with pytest.raises(UserError, match=r"does not match data.dvc"):
+        sources.push(pinned)
+
+
+def test_a_remote_that_is_away_is_one_sentence(pinned, tmp_path, monkeypatch):
+    shutil.copytree(tmp_path / "original", pinned.data / "fashion-mnist")
+    monkeypatch.setenv("ASSAY_DATA_REMOTE", "s3://assay/dvc")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "A")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-4711")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(AssayError, match=r"DVC: Could not connect to the endpoint URL") as caught:
+        sources.push(pinned)
+    assert "hush" not in str(caught.value)
+
+
 @needs_dpkg
 def test_a_wrong_byte_from_a_source_is_refused_by_name_and_nothing_is_written(pinned, tmp_path, monkeypatch):
     offer_package(monkeypatch, tmp_path / "original", tmp_path / "package", lambda data: data[:-1] + b"\x7f")

@@ -71,6 +71,12 @@ def test_a_second_promotion_can_be_explained_and_undone(example, first: dict) ->
     assert moves == [("promotion", [None, 1]), ("promotion", [1, version]), ("rollback", [version, 1])]
 
 
+def test_no_secret_of_the_environment_is_written_down(example, first: dict) -> None:
+    assert (example.root / ".assay" / "mlflow.db").is_file()
+    assert (first["folder"] / "report.html").is_file()
+    assert example.files_with_the_canary() == []
+
+
 def champion(example) -> int:
     (row,) = json.loads(example.assay("models", "list", "--json"))
     return row["champion"]

@@ -1,10 +1,12 @@
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from assay.errors import UserError
 from assay.registry import Lineage
@@ -45,6 +47,25 @@ def test_the_same_content_is_registered_once_whoever_made_it(registry, models, p
     changed += 1e-3
     assert register(models[2], LINEAGE) == 5
     changed -= 1e-3
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_lost_answer_registers_a_version_once(registry, models, pixels, monkeypatch, carried_out):
+    create = registry.client._client.create_model_version
+    calls = []
+
+    def lose_the_first_answer(*args, **kwargs):
+        calls.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        if len(calls) > 1 or carried_out:
+            made = create(*args, **kwargs)
+        if len(calls) == 1:
+            raise MlflowException("API request failed: Max retries exceeded")
+        return made
+
+    monkeypatch.setattr(registry.client._client, "create_model_version", lose_the_first_answer)
+    assert registry.register("digits", models[2], pixels, lineage=LINEAGE, class_names=CLASSES) == 3
+    assert [version.number for version in registry.versions("digits")] == [1, 2, 3]
+    assert calls == ["0"] * (1 if carried_out else 2), "MLflow itself must not repeat the request"
 
 
 METADATA = {

@@ -47,6 +47,9 @@ def train(data: Input[Dataset], scale: int, model: Output[Model], report: Output
         raise UserError("numbers.txt holds no numbers: write some.")
     if mood == "bug":
         raise ValueError("a bug")
+    if mood == "print everything":
+        print("the whole environment:", dict(os.environ), flush=True)
+        raise ValueError(f"no answer from {os.environ['EXAMPLE_STORE']}")
     if mood == "sleep in train":
         print("asleep as", os.getpid(), flush=True)
         time.sleep(60)

@@ -130,6 +130,20 @@ def test_a_bug_shows_the_last_lines_and_the_log(run_example):
     assert str(result.folder / "logs" / "train.log") in str(result.error)
 
 
+def test_a_secret_that_a_task_prints_is_in_no_file_and_on_no_screen(run_example, monkeypatch, capfd):
+    canary = "canary-4711"
+    monkeypatch.setenv("EXAMPLE_API_KEY", canary)
+    monkeypatch.setenv("EXAMPLE_STORE", f"s3+http://me:{canary}@127.0.0.1:1/bucket")
+    result = run_example("scale=7", mood="print everything")
+    log = (result.folder / "logs" / "train.log").read_text()
+    assert "'EXAMPLE_API_KEY': '***'" in log
+    assert "no answer from s3+http://me:***@127.0.0.1:1/bucket" in log
+    shown = result.output + str(result.error) + "".join(capfd.readouterr())
+    assert canary not in shown
+    files = [path for path in result.folder.rglob("*") if path.is_file()]
+    assert [path for path in files if canary.encode() in path.read_bytes()] == []
+
+
 @pytest.mark.parametrize(("place", "count"), [("train", 1), ("turn", 2)], ids=["alone", "in a loop"])
 def test_an_interrupt_stops_every_child_and_is_recorded(example, place, count):
     command = f"from assay.running.local import run_locally as run; run('example', settings=['scale={90 + count}'])"

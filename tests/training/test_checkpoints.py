@@ -27,7 +27,7 @@ def test_a_checkpoint_brings_back_everything(tmp_path):
 def test_only_the_newest_stay_and_the_last_is_restored(tmp_path):
     store = CheckpointFolder(tmp_path, keep=2)
     for epoch in range(4):
-        store.save(lambda folder, epoch=epoch: (folder / "n").write_text(str(epoch)), epoch, {})
+        store.save(lambda folder, epoch=epoch: (folder / "n").write_text(str(epoch)), epoch)
     assert [p.name for p in store.all()] == ["epoch-0003", "epoch-0004"]
     seen = []
     assert store.restore(lambda folder: seen.append((folder / "n").read_text()))
@@ -42,14 +42,14 @@ def test_what_a_killed_process_left_unfinished_is_neither_restored_nor_kept(tmp_
 
 def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path):
     store = CheckpointFolder(tmp_path)
-    store.save(lambda folder: None, 0, {})
+    store.save(lambda folder: None, 0)
 
     def fail(folder):
         (folder / "half").write_text("")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        store.save(fail, 1, {})
+        store.save(fail, 1)
     assert [p.name for p in tmp_path.iterdir()] == ["epoch-0001"]
 
 

@@ -48,7 +48,7 @@ def test_forgetting_a_run_removes_its_checkpoints_only(tmp_path):
     [
         ({"workers": -1}, "workers = -1 is not valid"),
         ({"name": "../elsewhere"}, "not a valid run name"),
-        ({"storage": "s3://bucket/runs"}, "set workers to 1"),
+        ({"storage": "gs://bucket/runs"}, "Checkpoints cannot be kept at gs://bucket/runs"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, settings, sentence):

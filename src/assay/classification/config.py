@@ -26,6 +26,8 @@ class ClassificationConfig(Config):
         shift: largest random translation in pixels, either way; zeros come in.
         erasing: probability of erasing a random rectangle.
         precision: ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+        stream: whether Ray workers read the training split from the disk in every epoch instead of decoding it
+            into memory; ``auto``: where it would need more than 2 GiB.
 
     Example:
         >>> ClassificationConfig.parse({"epochs": 3}, where="training").epochs
@@ -43,3 +45,4 @@ class ClassificationConfig(Config):
     shift: Annotated[int, Field(ge=0)] = 0
     erasing: Probability = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    stream: Literal["auto"] | bool = "auto"

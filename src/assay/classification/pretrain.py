@@ -3,18 +3,26 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from assay.classification.config import ClassificationConfig
 from assay.classification.predict import predict_logits, write_logits
-from assay.classification.train import create_classifier, fit
+from assay.classification.train import create_classifier, fit, fit_source
 from assay.data import ImageDataset, Split
+from assay.errors import UserError
 from assay.files import atomic_folder, write_json
+from assay.models import ImageClassifier
 from assay.registry.tracking import track_step
-from assay.training import Session, checkpoint_storage, forget, launch, run_name
+from assay.training import DataFolder, Session, checkpoint_storage, forget, launch, run_name
+from assay.training.progress import SizedIterable
+
+_SAMPLE = 10_000
+_LARGE = 2 << 30  # bytes
 
 
-class Splits(dict[str, Split]):
+class Splits(DataFolder, dict[str, Split]):
     """The splits of a data set, decoded when first asked for; to another process it travels as its path."""
 
     def __init__(self, path: Path) -> None:
@@ -26,8 +34,30 @@ class Splits(dict[str, Split]):
         self[name] = ImageDataset.open(self.path).split(name)
         return self[name]
 
-    def __reduce__(self) -> tuple[type["Splits"], tuple[Path]]:
-        return Splits, (self.path,)
+    def streamed(self, settings: ClassificationConfig) -> bool:
+        """Say whether the training split is read while it is trained on, and not decoded into memory."""
+        if settings.stream == "auto":
+            return ImageDataset.open(self.path).decoded_bytes("train") > _LARGE
+        return settings.stream
+
+
+class Streamed:
+    """The training split as Ray Data brings it, encoded."""
+
+    def __init__(self, splits: Splits) -> None:
+        self.dataset = ImageDataset.open(splits.path)
+
+    def __len__(self) -> int:
+        return self.dataset.info.splits["train"]
+
+    def batches(self, session: Session, batch_size: int) -> SizedIterable[Any]:
+        """Return the session's tables."""
+        return session.stream(len(self), batch_size)
+
+    def take(self, part: Any) -> tuple[Tensor, Tensor]:
+        """Decode a table."""
+        split = self.dataset.decode(part)
+        return split.images, split.labels
 
 
 def pretrain(
@@ -65,6 +95,12 @@ def pretrain(
     info = splits.info
     name = run_name("pretraining", settings.model_dump(), info.content_hash, seed)
     storage = checkpoint_storage()
+    streamed, data = splits.streamed(settings), ImageDataset.open(dataset)
+    if streamed and not workers:
+        raise UserError(
+            f"The train split of {info.name} ({data.decoded_bytes('train') / 2**20:.0f} MiB in memory) is to be "
+            "streamed, which Ray workers do: give --workers 1 or more, or set training.stream to false."
+        )
     with track_step("pretraining", settings.model_dump() | {"seed": seed}) as tracker:
         result = launch(
             _train,
@@ -75,10 +111,16 @@ def pretrain(
             seed=seed,
             precision=settings.precision,
             tracker=tracker,
+            stream="splits/train" if streamed else "",
         )
-    classifier = create_classifier(splits["train"].images, info.class_names, settings)
+    classifier = create_classifier(_sample(splits, streamed), info.class_names, settings)
     result.load(classifier)
-    outputs = {split: predict_logits(classifier, splits[split].images) for split in info.splits if info.splits[split]}
+    outputs = {}
+    for split in filter(info.splits.get, info.splits):
+        if split == "train" and streamed:
+            outputs[split], splits[split] = _predict_in_chunks(classifier, splits, split)
+        else:
+            outputs[split] = predict_logits(classifier, splits[split].images)
     summary = summarise(result.history, {split: accuracy(outputs[split], splits[split].labels) for split in outputs})
 
     with atomic_folder(model) as folder:
@@ -93,12 +135,31 @@ def pretrain(
 def _train(session: Session, config: dict[str, Any]) -> None:
     """Train inside a session; what `launch` calls, here or in a Ray worker."""
     splits, settings = config["splits"], config["settings"]
-    train = splits["train"]
-    classifier = create_classifier(train.images, splits.info.class_names, settings)
+    streamed = splits.streamed(settings)
+    classifier = create_classifier(_sample(splits, streamed), splits.info.class_names, settings)
     validation = None
     if splits.info.splits.get("validation"):
         validation = splits["validation"].images, splits["validation"].labels
-    fit(session, classifier, train.images, train.labels, settings, validation)
+    if streamed:
+        fit_source(session, classifier, Streamed(splits), settings, validation)
+    else:
+        fit(session, classifier, splits["train"].images, splits["train"].labels, settings, validation)
+
+
+def _sample(splits: Splits, streamed: bool) -> Tensor:
+    """Return training images that tell the shape and the brightness of all: the first ones of a stream."""
+    if streamed:
+        return next(ImageDataset.open(splits.path).chunks("train", _SAMPLE)).images
+    return splits["train"].images
+
+
+def _predict_in_chunks(classifier: ImageClassifier, splits: Splits, name: str) -> tuple[Tensor, Split]:
+    """Return the logits of a split that is never in memory as a whole, and the split without its images."""
+    parts = []
+    for chunk in ImageDataset.open(splits.path).chunks(name):
+        parts.append((predict_logits(classifier, chunk.images), chunk.labels, chunk.sample_ids))
+    logits, labels, ids = zip(*parts, strict=True)
+    return torch.cat(logits), Split(torch.empty(0), torch.cat(labels), np.concatenate(ids))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from assay.classification.predict import predict_logits
 from assay.errors import UserError
 from assay.models import ImageClassifier
 from assay.training import Session
+from assay.training.progress import SizedIterable
 
 
 def train_classifier(
@@ -92,6 +93,37 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return means, deviations
 
 
+class Source(Protocol):
+    """Where training images come from."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def batches(self, session: Session, batch_size: int) -> SizedIterable[Any]:
+        """Return what stands for this process's part of each batch of an epoch."""
+
+    def take(self, part: Any) -> tuple[Tensor, Tensor]:
+        """Return the images, uint8 [n, C, H, W], and the labels, int64 [n], of one of ``batches``."""
+
+
+class Decoded:
+    """Images in memory, on the session's device."""
+
+    def __init__(self, session: Session, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images.to(session.device), labels.to(session.device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, session: Session, batch_size: int) -> SizedIterable[Tensor]:
+        """Return the indices of each batch."""
+        return session.batches(len(self), batch_size)
+
+    def take(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of these indices."""
+        return self.images[part], self.labels[part]
+
+
 def fit(
     session: Session,
     model: ImageClassifier,
@@ -100,24 +132,36 @@ def fit(
     config: ClassificationConfig,
     validation: tuple[Tensor, Tensor] | None = None,
 ) -> None:
+    """Train ``model`` in place on tensors; see `fit_source`."""
+    _check_labels(labels, len(model.class_names))
+    fit_source(session, model, Decoded(session, images, labels), config, validation)
+
+
+def fit_source(
+    session: Session,
+    model: ImageClassifier,
+    source: Source,
+    config: ClassificationConfig,
+    validation: tuple[Tensor, Tensor] | None = None,
+) -> None:
     """Train ``model`` in place, from the session's last checkpoint if it has one.
 
     Every epoch logs ``train_loss``, ``train_accuracy``, ``learning_rate`` and, with ``validation``,
     ``validation_loss`` and ``validation_accuracy``; the step is the number of epochs done.
     """
-    _check(labels, len(model.class_names), config.batch_size, session.world_size)
-    images, labels = images.to(session.device), labels.to(session.device)
+    _check_share(len(source), config.batch_size, session.world_size)
     augment = create_augmentation(horizontal_flip=config.horizontal_flip, shift=config.shift, erasing=config.erasing)
     optimizer = create_optimizer(model, config)
-    steps = len(labels) // min(config.batch_size, len(labels))
+    steps = len(source) // min(config.batch_size, len(source))
     scheduler = LambdaLR(optimizer, partial(one_cycle, total=config.epochs * steps))
     network, optimizer, scheduler = session.prepare(model, optimizer, scheduler)
 
     for epoch in session.epochs(config.epochs):
         network.train()
         totals = torch.zeros(2, device=session.device)
-        for index in session.progress(session.batches(len(labels), config.batch_size)):
-            batch, target = augment(images[index].float() / 255), labels[index]
+        for part in session.progress(source.batches(session, config.batch_size)):
+            images, target = (values.to(session.device) for values in source.take(part))
+            batch = augment(images.float() / 255)
             with session.autocast():
                 logits = network(batch)
             loss = functional.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
@@ -174,14 +218,17 @@ def create_optimizer(model: nn.Module, config: ClassificationConfig) -> Optimize
     return SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
 
 
-def _check(labels: Tensor, num_classes: int, batch_size: int, world_size: int) -> None:
-    share = min(batch_size, len(labels)) // world_size
+def _check_share(count: int, batch_size: int, world_size: int) -> None:
+    share = min(batch_size, count) // world_size
     if share < 2:
         raise UserError(
-            f"{len(labels)} training images in batches of {batch_size} over {world_size} workers leave "
+            f"{count} training images in batches of {batch_size} over {world_size} workers leave "
             f"{share} for a step, and batch normalisation needs 2: add images, use fewer workers, "
             "or a larger batch_size."
         )
+
+
+def _check_labels(labels: Tensor, num_classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise UserError(

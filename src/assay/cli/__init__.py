@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assay import __version__
-from assay.cli import data, models, run
+from assay.cli import data, models, run, schedule, services
 from assay.cli.calibrate import calibrate
 from assay.cli.study import study
 from assay.errors import AssayError
@@ -24,9 +24,13 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("compile")(run.compile_to_yaml)
+app.command("submit")(schedule.submit)
+app.add_typer(schedule.schedule, name="schedule")
+run.runs.command("follow")(schedule.follow)
 app.add_typer(run.runs, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(services.app, name="services")
 app.command("calibrate")(calibrate)
 app.command("study")(study)
 
@@ -39,12 +43,19 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Run ``main``, which reads ``--debug``; it is an option here so that the help shows it."""
+    """Set what ``ASSAY_PROFILE`` stands for. ``main`` reads ``--debug``; it is an option so that the help shows it."""
+    asked_for_help = not {"-h", "--help"}.isdisjoint(sys.argv)
+    if os.environ.get("ASSAY_PROFILE") and context.invoked_subcommand != "services" and not asked_for_help:
+        from assay.project import Project
+        from assay.services.profile import activate
+
+        activate(Project.find())
 
 
 def main() -> None:
@@ -65,6 +76,7 @@ def main() -> None:
         _complain(str(error))
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
+        _complain("Interrupted; run the same command again to continue.")
         code = 130
     except BrokenPipeError:
         # The reader (head, less) has gone: that is no error, and the interpreter must not flush into it.
@@ -74,8 +86,6 @@ def main() -> None:
         name = type(error).__name__
         message = next(iter(str(error).splitlines()), "")
         _complain(f"{name}: {message or 'no message'} (unexpected; add --debug for the traceback)")
-    if code == 130:
-        _complain("Interrupted; run the same command again to continue.")
     sys.exit(code)
 
 

@@ -61,6 +61,18 @@ def pull(
 
 
 @app.command()
+def push(
+    name: Annotated[str | None, typer.Argument(help="One data set; all that data.dvc pins by default.")] = None,
+) -> None:
+    """Copy what data.dvc pins to the DVC remote, so that `assay data pull` finds it there from anywhere."""
+    from assay.data.sources import push as send
+    from assay.project import Project
+
+    for pushed in send(Project.find(), name):
+        typer.echo(f"{pushed.name}: {pushed.revision} is in {pushed.target} ({pushed.files} files sent).")
+
+
+@app.command()
 def status() -> None:
     """List the pinned data sets, their revisions, and whether the files on disk match."""
     from assay.data.pins import Pins

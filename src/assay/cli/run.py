@@ -26,12 +26,23 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Ray Train workers for training; 0 trains in the task's process.")
     ] = None,
-    on: Annotated[Literal["local"], typer.Option(help="Where to run.")] = "local",
+    on: Annotated[
+        Literal["local", "docker", "cluster"],
+        typer.Option(
+            help="Where each step runs: in a process of this machine, in a container (see `make images`), or on the "
+            "Kubeflow Pipelines server that ASSAY_KFP_HOST names, as `assay submit --wait` does."
+        ),
+    ] = "local",
 ) -> None:
     """Run a pipeline; steps whose inputs did not change come from the cache."""
+    if on == "cluster":
+        from assay.cli.schedule import submit
+
+        submit(pipeline, settings, workers, wait=True)
+        return
     from assay.running.local import run_locally
 
-    run_locally(pipeline, settings=settings or [], workers=workers)
+    run_locally(pipeline, settings=settings or [], workers=workers, in_containers=on == "docker")
 
 
 def compile_to_yaml(

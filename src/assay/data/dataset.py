@@ -1,7 +1,7 @@
 """The data set artifact: Parquet shards in the Hugging Face image layout, and ``dataset.json``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,6 +151,44 @@ class ImageDataset:
             )
         labels = table["label"].to_numpy().astype(np.int64)
         return Split(torch.from_numpy(pixels), torch.from_numpy(labels), np.array(ids, dtype=np.str_))
+
+    def chunks(self, name: str, rows: int = 4096) -> Iterator[Split]:
+        """Decode a split piece by piece, so that no more than ``rows`` images are in memory.
+
+        Raises:
+            UserError: the split is absent, or an image cannot be decoded (its sample is named).
+        """
+        if not self.shards(name):
+            self.table(name)  # which says what is there
+        for shard in self.shards(name):
+            with pq.ParquetFile(shard) as file:
+                for batch in file.iter_batches(rows, columns=list(REQUIRED_COLUMNS)):
+                    yield self.decode(pa.Table.from_batches([batch]))
+
+    def decode(self, table: pa.Table) -> Split:
+        """Decode the rows of a table with the required columns, in this process's thread alone.
+
+        Raises:
+            UserError: an image cannot be decoded (its sample is named).
+        """
+        import torch
+
+        pixels = np.empty((table.num_rows, self.info.channels, *self.info.image_size), np.uint8)
+        ids = table["sample_id"].to_pylist()
+        for row, data in enumerate(image_bytes(table)):
+            try:
+                pixels[row] = codec.decode(data or b"", self.info.channels, self.info.image_size)
+            except codec.DecodeError as error:
+                raise UserError(
+                    f"The image of sample {ids[row]!r} in {self.path} {error}: replace it and import again."
+                ) from error
+        labels = table["label"].to_numpy().astype(np.int64)
+        return Split(torch.from_numpy(pixels), torch.from_numpy(labels), np.array(ids, dtype=np.str_))
+
+    def decoded_bytes(self, split: str) -> int:
+        """Return how much memory a split needs when it is decoded."""
+        height, width = self.info.image_size
+        return self.info.splits.get(split, 0) * self.info.channels * height * width
 
     def _check_memory(self, split: str, count: int) -> None:
         height, width = self.info.image_size

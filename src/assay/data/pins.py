@@ -9,6 +9,7 @@ one data set does not change the revision of another.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PINS_FILE = "data.dvc"
 _DATA = "data"
+_REMOTE = "object-store"
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def dvc_repo(project_root: Path) -> "Iterator[Repo]":
     Raises:
         AssayError: DVC fails; the sentence is DVC's own.
     """
+    from botocore.exceptions import BotoCoreError, ClientError
     from dvc.exceptions import DvcException
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
@@ -192,10 +195,10 @@ def dvc_repo(project_root: Path) -> "Iterator[Repo]":
                 if not (project_root / ".dvc" / "config").is_file():
                     _initialise(project_root)
                 # A container has the project's files and not its git history.
-                without_git = {} if _git_root(project_root) else {"core": {"no_scm": True}}
-                with Repo(str(project_root), config=without_git) as repo:
+                core = {} if _git_root(project_root) else {"no_scm": True}
+                with Repo(str(project_root), config=_with_remote({"core": core})) as repo:
                     yield repo
-            except DvcException as error:
+            except (DvcException, BotoCoreError, ClientError) as error:
                 raise AssayError(f"DVC: {str(error).strip().rstrip('.')}.") from error
 
 
@@ -210,6 +213,18 @@ def _initialise(project_root: Path) -> None:
         repo.config.edit("repo") as settings,
     ):
         settings["core"] = {**settings.get("core", {}), "analytics": "false", "check_update": "false"}
+
+
+def _with_remote(config: dict[str, Any]) -> dict[str, Any]:
+    """Return DVC's settings with the remote that ``ASSAY_DATA_REMOTE`` names as the default one.
+
+    It is not written into the project: where the object store is and how it is entered belongs to this machine.
+    """
+    if not (url := os.environ.get("ASSAY_DATA_REMOTE")):
+        return config
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    remote = {"url": url, **({"endpointurl": endpoint} if endpoint and url.startswith("s3:") else {})}
+    return {**config, "core": {**config["core"], "remote": _REMOTE}, "remote": {_REMOTE: remote}}
 
 
 def _git_root(folder: Path) -> Path | None:

@@ -59,6 +59,40 @@ def pull(project: Project, name: str | None = None) -> list[Pulled]:
     return [_pull_one(project, pins, each) for each in ([name] if name else pins.revisions)]
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """One data set after a push: how many files were new in the remote."""
+
+    name: str
+    revision: str
+    target: str
+    files: int
+
+
+def push(project: Project, name: str | None = None) -> list[Pushed]:
+    """Copy one data set, or all that ``data.dvc`` pins, to the default DVC remote; what it has is not sent again.
+
+    Raises:
+        UserError: the data set is not pinned, a file in ``data/`` is not as pinned, or there is no remote.
+        AssayError: the remote cannot be written.
+    """
+    pins = Pins.read(project.root)
+    names = [name] if name else [*pins.revisions]
+    for each in names:
+        pins.verify(each)
+    if not has_remote(project):
+        raise UserError("No DVC remote is configured: set ASSAY_PROFILE=services, or run `dvc remote add -d NAME URL`.")
+    return [_push_one(project, pins, each) for each in names]
+
+
+def _push_one(project: Project, pins: Pins, name: str) -> Pushed:
+    store(project.root, name)  # into DVC's cache, from which it pushes
+    with dvc_repo(project.root) as repo:
+        sent = repo.push(targets=[f"data/{name}"])
+        target = repo.config["remote"][repo.config["core"]["remote"]]["url"]
+    return Pushed(name, pins.revision(name), target, sent)
+
+
 def has_remote(project: Project) -> bool:
     """Say whether a default DVC remote is configured for the project."""
     if not (project.root / ".dvc").is_dir():

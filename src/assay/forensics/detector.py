@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.data.cnndetection import DETECTION_CLASSES
 from assay.errors import UserError
-from assay.files import atomic_folder, write_json
+from assay.files import atomic_folder, refuse_pickles, write_json
 from assay.forensics.config import DetectorConfig
 from assay.forensics.decision import Decision
 from assay.models.backbones import create_backbone, feature_size
@@ -127,9 +127,10 @@ class Detector(nn.Module):
         """Load what :meth:`save_pretrained` wrote, in evaluation mode.
 
         Raises:
-            UserError: the folder does not hold a detector, or it is damaged.
+            UserError: the folder does not hold a detector, it is damaged, or a pickle is in it.
         """
         folder = Path(folder)
+        refuse_pickles(folder)
         try:
             description = json.loads((folder / _CONFIG_FILE).read_text())
             if description["kind"] != KIND:

@@ -21,13 +21,13 @@ from assay.forensics.train import (
     train_detector_network,
 )
 from assay.registry.tracking import track_step
-from assay.training import Session, checkpoint_storage, forget, launch, run_name
+from assay.training import DataFolder, Session, checkpoint_storage, forget, launch, run_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class DetectionSplits(dict[str, DetectionSplit]):
+class DetectionSplits(DataFolder, dict[str, DetectionSplit]):
     """What a method may see of a data set, decoded when first asked for; it travels as the data set's path.
 
     For a method that needs no generated images none is read from the disk.
@@ -43,8 +43,9 @@ class DetectionSplits(dict[str, DetectionSplit]):
         self[split] = load_split(dataset, split, generated=self.generated, generators=seen)
         return self[split]
 
-    def __reduce__(self) -> tuple[type["DetectionSplits"], tuple[Path, bool]]:
-        return DetectionSplits, (self.path, self.generated)
+    def options(self) -> tuple[bool]:
+        """Return what the class is called with after the path."""
+        return (self.generated,)
 
 
 def train_detector(

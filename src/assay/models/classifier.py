@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.errors import UserError
+from assay.files import refuse_pickles
 from assay.models.backbones import BACKBONES, create_backbone, feature_size
 
 
@@ -102,8 +103,10 @@ class ImageClassifier(  # type: ignore[call-arg]  # the mixin's keywords
         """Load a model artifact: a folder with ``config.json`` and ``model.safetensors``, or a hub id.
 
         Raises:
-            UserError: there is no such folder or hub model, or it is not an image classifier.
+            UserError: there is no such folder or hub model, it is not an image classifier, or a pickle is in it.
         """
+        if Path(pretrained_model_name_or_path).is_dir():
+            refuse_pickles(pretrained_model_name_or_path)
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except UserError:

@@ -341,15 +341,19 @@ class Registry:
                 return self._create(name, module, example, metadata, tags, tracker.run_id)
         stored = store(self.client, run_id, name, module, example, metadata)
         if self._registered(name) is None:
-            self.client.create_registered_model(name)
-        version = self.client.create_model_version(
-            name,
-            stored.uri,
-            run_id=run_id,
-            tags={**tags, _FILE_DIGEST_TAG: stored.sha256},
-            model_id=stored.model_id,
-        )
-        return int(version.version)
+            self.client.create(lambda: self.client.create_registered_model(name), lambda: self._registered(name))
+
+        def make() -> int:
+            version = self.client.create_model_version(
+                name,
+                stored.uri,
+                run_id=run_id,
+                tags={**tags, _FILE_DIGEST_TAG: stored.sha256},
+                model_id=stored.model_id,
+            )
+            return int(version.version)
+
+        return self.client.create(make, lambda: self._with_digest(name, tags[_DIGEST_TAG]))
 
 
 def actor() -> str:

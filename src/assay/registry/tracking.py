@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -20,8 +20,9 @@ from assay.errors import AssayError, UserError
 from assay.files import disk_errors
 from assay.project import Project
 
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    _RETRIES: "6",  # a server that comes back within a minute is waited for
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -31,12 +32,15 @@ _SETTINGS = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _REACH_SECONDS = 5.0
+_RIDE_OUT_SECONDS = 60.0
+_CREATE_ATTEMPTS = 3
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _METRICS_PER_BATCH = 1000
+T = TypeVar("T")
 
 
 def import_mlflow() -> ModuleType:
-    """Import MLflow with its chatter off, short waits for its server, and pickled models refused.
+    """Import MLflow with its chatter off, waits for its server of a minute, and pickled models refused.
 
     A setting that is already in the environment is kept, except the refusal of pickle.
     """
@@ -59,7 +63,7 @@ class Client:
     """
 
     def __init__(self, uri: str, state: Path) -> None:
-        _check_reachable(uri)
+        _wait_until_reachable(uri)
         mlflow = import_mlflow()
         self.uri = uri
         with mlflow_errors(uri), disk_errors(state):
@@ -79,6 +83,36 @@ class Client:
 
         return call
 
+    def create(self, make: Callable[[], T], find: Callable[[], T | None]) -> T:
+        """Do once what a repeated request would do twice.
+
+        MLflow repeats a request whose answer was lost, though the server may have carried it out before it died.
+        Here nothing is repeated before ``find`` has looked for what ``make`` makes.
+
+        Raises:
+            AssayError: it was not done after several attempts.
+        """
+        for attempt in range(1, _CREATE_ATTEMPTS + 1):
+            try:
+                with _no_retries():
+                    return make()
+            except AssayError:
+                if (found := find()) is not None:  # waits for the server, as every other call
+                    return found
+                if attempt == _CREATE_ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+
+@contextmanager
+def _no_retries() -> Iterator[None]:
+    before = os.environ[_RETRIES]
+    os.environ[_RETRIES] = "0"
+    try:
+        yield
+    finally:
+        os.environ[_RETRIES] = before
+
 
 @contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
@@ -88,7 +122,7 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         UserError: the server or the database is not there.
         AssayError: anything else that MLflow reports.
     """
-    import requests  # type: ignore[import-untyped]
+    import requests
     import sqlalchemy.exc
 
     mlflow = import_mlflow()
@@ -251,6 +285,22 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[re.sub(r"[^\w\-. :/]", "_", f"{prefix}{key}")] = value
     return flat
+
+
+def _wait_until_reachable(uri: str) -> None:
+    """Make sure that a server is there; a step of a pipeline waits for one that is being restarted.
+
+    Raises:
+        UserError: nothing answers.
+    """
+    deadline = time.monotonic() + (_RIDE_OUT_SECONDS if os.environ.get("ASSAY_RUN_ID") else 0)
+    while True:
+        try:
+            return _check_reachable(uri)
+        except UserError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1)
 
 
 def _check_reachable(uri: str) -> None:

@@ -1,6 +1,7 @@
 """The cache of task outputs, keyed by what the inputs hold and not by where they lie."""
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from kfp import dsl
 from kfp.local.cache import LocalCache, _is_remote_uri
 
 from assay.files import tree_digest
+from assay.running.archive import Archive
 
 _RECORD = "assay_record"
 _NO_FILE_NEEDED = ("system.Metrics", "system.ClassificationMetrics", "system.SlicedClassificationMetrics")
@@ -35,11 +37,13 @@ class ContentCache(LocalCache):
     Args:
         root: the folder of the entries.
         run: the id of this run, kept with each entry it makes.
+        archive: keeps every output, and gives back those whose files are gone; None keeps nothing.
     """
 
-    def __init__(self, root: Path, run: str) -> None:
+    def __init__(self, root: Path, run: str, archive: Archive | None = None) -> None:
         super().__init__(str(root))
         self._run = run
+        self._archive = archive
         self._digests: dict[str, tuple[str, str]] = {}
         self._task = threading.local()
 
@@ -59,6 +63,10 @@ class ContentCache(LocalCache):
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the outputs under ``key``, or None if there are none or one of them changed since."""
+        if self._archive is not None:
+            for uri, (_, digest) in self._contents(key).items():
+                if not _is_remote_uri(uri):
+                    self._archive.restore(Path(uri), digest)
         outputs = super().get(key)
         record = outputs.pop(_RECORD, None) if outputs else None
         if outputs is None or record is None:
@@ -71,6 +79,7 @@ class ContentCache(LocalCache):
                 self._digests[artifact.uri] = (signature, digest)
             elif self._digest(artifact.uri) != digest:
                 return None
+        self._keep(record["contents"])
         self._task.origin = Origin(record["run"], record["seconds"])
         return outputs
 
@@ -86,6 +95,21 @@ class ContentCache(LocalCache):
         seconds = time.monotonic() - self._task.start
         record = {"contents": contents, "run": self._run, "seconds": round(seconds, 3)}
         super().put(key, {**outputs, _RECORD: record})
+        self._keep(contents)
+
+    def _contents(self, key: str) -> dict[str, list[str]]:
+        """Return the signature and the digest of each artifact of an entry, also where its files are gone."""
+        try:
+            return json.loads(Path(self._entry_path(key)).read_text())[_RECORD]["contents"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _keep(self, contents: Mapping[str, Sequence[str]]) -> None:
+        """Archive what is not there yet: also on a hit, since an earlier run may have lost the object store."""
+        if self._archive is not None:
+            for uri, (_, digest) in contents.items():
+                if not _is_remote_uri(uri):
+                    self._archive.keep(Path(uri), digest)
 
     def _by_content(self, value: Any) -> Any:
         if isinstance(value, dsl.Artifact):
@@ -107,6 +131,12 @@ class ContentCache(LocalCache):
             digest = tree_digest(uri) if Path(uri).exists() else "absent"
             known = self._digests[uri] = (signature, digest)
         return known[1]
+
+
+def is_written(artifact: dsl.Artifact) -> bool:
+    """Say whether an artifact holds what it must: a file or a folder, which metrics can do without."""
+    local = not _is_remote_uri(artifact.uri)
+    return not local or artifact.schema_title in _NO_FILE_NEEDED or Path(artifact.uri).exists()
 
 
 def _artifacts(values: Any) -> Iterator[dsl.Artifact]:

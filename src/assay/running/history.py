@@ -32,13 +32,14 @@ def list_runs(project: Project) -> list[Run]:
             run = Run.read(path.parent)
         except UserError:
             continue  # half-removed or from another version: nothing to list
-        if run.state == State.RUNNING and not _is_alive(run.pid):
+        if run.state == State.RUNNING and not is_alive(run.pid):
             _mark_killed(run, path)
         found.append(run)
     return sorted(found, key=lambda run: run.started, reverse=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Say whether a process of this machine lives."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError) as error:

@@ -1,9 +1,9 @@
 """The adapter to ``kfp.local``: the one file that knows its internals.
 
 KFP keeps the order of the tasks, loops, conditions, placeholders and outputs. Replaced for the length of a
-run are: the execution of one task (wrapped, so that its start, end and state are known, in loops too), the
-child process (its own process group, its output to its own log, stopped on Ctrl-C), the cache, and the
-printing, which is loud and not safe across threads.
+run are: the execution of one task (wrapped, so that its start, end and state are known, in loops too, and that a
+task without its outputs is a failure), the child process or the container (its output to its own log, stopped on
+Ctrl-C), the cache, and the printing, which is loud and not safe across threads.
 """
 
 import contextlib
@@ -20,21 +20,35 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from kfp import __version__ as kfp_version
 from kfp import dsl, local
-from kfp.local import cache, logging_utils, pipeline_orchestrator, status, subprocess_task_handler
+from kfp.local import (
+    cache,
+    docker_task_handler,
+    logging_utils,
+    pipeline_orchestrator,
+    status,
+    subprocess_task_handler,
+    task_dispatcher,
+)
 from kfp.local.orchestrator import task_executor
 from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from assay.errors import AssayError
 from assay.files import disk_errors
+from assay.redaction import Redactor
 from assay.reports.records import Output, State
-from assay.running.content_cache import ContentCache, Origin
+from assay.running.archive import Archive
+from assay.running.content_cache import ContentCache, Origin, is_written
 from assay.running.graph import dags, node_id
+from assay.running.reaper import Reaper
+
+if TYPE_CHECKING:
+    from assay.running.docker import Containers
 
 _GRACE = 5.0  # seconds between asking a child to stop and killing it
 _LONGEST_ITEM = 40  # characters of a loop's item that is shown as it is
@@ -64,8 +78,9 @@ def execute(
     environment: Mapping[str, str],
     observer: Observer,
     log: Path,
+    containers: "Containers | None" = None,
 ) -> bool:
-    """Run a compiled pipeline here, one child process for each task, and say whether every task succeeded.
+    """Run a compiled pipeline here, one child process or container per task, and say whether every task succeeded.
 
     Args:
         spec: the IR as plain data.
@@ -76,6 +91,7 @@ def execute(
         environment: variables for the children, over this process's own.
         observer: told of every start, line and end.
         log: the file for KFP's own messages.
+        containers: where the tasks run; None is child processes.
 
     Raises:
         AssayError: a condition cannot be evaluated, or KFP is not the version that this adapter knows.
@@ -83,10 +99,12 @@ def execute(
     """
     check_internals()
     prepared = _prepared(spec)
-    execution = _Execution(ContentCache(cache_root, run), environment, observer)
+    execution = _Execution(ContentCache(cache_root, run, Archive.from_environment()), environment, observer, containers)
     replacements: list[tuple[Any, str, Any]] = [
         (task_executor, "execute_single_task", execution.wrap(task_executor.execute_single_task)),
+        (task_dispatcher, "run_single_task_implementation", execution.complete(_run_task)),
         (subprocess_task_handler, "run_local_subprocess", execution.run_subprocess),
+        (docker_task_handler, "run_docker_container", execution.run_container),
         (cache, "get_local_cache", lambda: execution.cache),
         (ConditionEvaluator, "_resolve_pipeline_channel", staticmethod(_resolver(prepared))),
         (logging_utils, "local_logger_context", contextlib.nullcontext),
@@ -95,6 +113,7 @@ def execute(
     ]
     message = json_format.ParseDict(prepared, pipeline_spec_pb2.PipelineSpec())
     with contextlib.ExitStack() as stack:
+        stack.callback(execution.reaper.close)
         for owner, name, value in replacements:
             stack.enter_context(_replaced(owner, name, value))
         stack.enter_context(execution.messages_to(log))
@@ -102,7 +121,10 @@ def execute(
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="assay-", ignore_cleanup_errors=True))
         execution.environment["TMPDIR"] = scratch
         workspace = str(Path(scratch) / "workspace")
-        runner = local.SubprocessRunner(use_venv=False)
+        runner: Any = local.SubprocessRunner(use_venv=False)
+        if containers is not None:
+            stack.callback(containers.close)
+            runner = local.DockerRunner()
         local.init(runner, str(artifacts), workspace, raise_on_error=False, enable_caching=True)
         try:
             pipeline_orchestrator.run_local_pipeline(message, dict(arguments))
@@ -111,6 +133,9 @@ def execute(
     if execution.error is not None:
         raise execution.error
     return not execution.failed
+
+
+_run_task = task_dispatcher.run_single_task_implementation
 
 
 def check_internals() -> None:
@@ -122,7 +147,10 @@ def check_internals() -> None:
     expected: dict[Callable[..., Any], str] = {
         task_executor.execute_single_task: "task_name task_spec pipeline_resource_name components executors "
         "io_store pipeline_root runner unique_pipeline_id fail_stack",
+        _run_task: "pipeline_resource_name component_name component_spec executor_spec arguments pipeline_root "
+        "runner raise_on_error block_input_artifact unique_pipeline_id",
         subprocess_task_handler.run_local_subprocess: "full_command env_vars",
+        docker_task_handler.run_docker_container: "client image command volumes container_run_args",
         pipeline_orchestrator.run_local_pipeline: "pipeline_spec arguments",
         cache.LocalCache.compute_key: "self component_name image full_command arguments env_vars custom_cache_key",
         cache.LocalCache.get: "self key",
@@ -143,12 +171,21 @@ def check_internals() -> None:
 class _Execution:
     """The state of one run across KFP's threads."""
 
-    def __init__(self, content: ContentCache, environment: Mapping[str, str], observer: Observer) -> None:
+    def __init__(
+        self,
+        content: ContentCache,
+        environment: Mapping[str, str],
+        observer: Observer,
+        containers: "Containers | None" = None,
+    ) -> None:
         self.cache = content
         self.environment = dict(environment)
+        self.reaper = Reaper()
+        self._redact = Redactor({**os.environ, **environment})
         self.error: Exception | None = None
         self.failed = False
         self._observer = observer
+        self._containers = containers
         self._stopping = False
         self._processes: set[subprocess.Popen[str]] = set()
         self._names: set[str] = set()
@@ -184,12 +221,61 @@ class _Execution:
 
         return observed
 
-    def run_subprocess(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
-        """Run a task's command in a process group of its own, its output to the task's log."""
-        environment = {**os.environ, **self.environment, **(env_vars or {})}
+    def complete(self, run_task: Callable[..., Any]) -> Callable[..., Any]:
+        """Return KFP's running of one task, which fails it if a declared output is absent and caches it otherwise."""
+
+        def completed(**task: Any) -> tuple[dict[str, Any], Any]:
+            self._task.resources = task["executor_spec"].container.resources
+            outputs, end = run_task(**task)
+            absent = _absent(task["component_spec"], outputs) if end == status.Status.SUCCESS else []
+            if not absent:
+                return outputs, end
+            problem = AssayError(f"{self._task.name} ended well, but without its output {' and '.join(absent)}.")
+            with disk_errors(self._task.log), self._task.log.open("a", encoding="utf-8") as log:
+                self._record_line(log, _as_line(problem))
+            return {}, status.Status.FAILURE
+
+        return completed
+
+    def _variables(self, env_vars: Mapping[str, str] | None) -> dict[str, str]:
+        """Return a task's variables; the tasks of a loop, which run side by side, share the threads."""
+        environment = {**self.environment, **(env_vars or {})}
         if self._task.in_loop and "OMP_NUM_THREADS" not in os.environ:
             threads = int(environment.get("OMP_NUM_THREADS", "1"))
             environment["OMP_NUM_THREADS"] = str(max(1, threads // _LOOP_PARALLELISM))
+        return environment
+
+    def run_container(
+        self, client: Any, image: str, command: list[str], volumes: dict[str, Any], **container_run_args: Any
+    ) -> int:
+        """Run a task's command in a container, its output to the task's log."""
+        from assay.running.docker import Limits
+
+        if self._containers is None:
+            raise AssayError("KFP asked for a container in a run without containers.")
+        with disk_errors(self._task.log), self._task.log.open("a", encoding="utf-8") as log:
+            container = self._containers.name(self._task.name)
+            self.reaper.add(container)
+            try:
+                return self._containers.run(
+                    self._task.name,
+                    image,
+                    command,
+                    volumes=volumes,
+                    environment=self._variables(container_run_args.get("environment")),
+                    scratch=Path(self.environment["TMPDIR"]),
+                    limits=Limits.of(self._task.resources),
+                    line=lambda text: self._record_line(log, text),
+                )
+            except AssayError as problem:
+                self._record_line(log, _as_line(problem))
+                return 1
+            finally:
+                self.reaper.remove(container)
+
+    def run_subprocess(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        """Run a task's command in a process group of its own, its output to the task's log."""
+        environment = {**os.environ, **self._variables(env_vars)}
         with disk_errors(self._task.log), self._task.log.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 full_command,
@@ -204,26 +290,37 @@ class _Execution:
                 start_new_session=True,
             )
             self._processes.add(process)
+            self.reaper.add(process.pid)
             try:
                 if self._stopping:  # the signal came between the start and the line above
                     _signal_group(process, signal.SIGTERM)
                 for line in process.stdout or ():
-                    log.write(line)
-                    log.flush()
-                    self._observer.line(self._task.name, line.rstrip())
+                    self._record_line(log, line)
                 return process.wait()
             finally:
                 _stop(process)
                 self._processes.discard(process)
+                self.reaper.remove(process.pid)
+
+    def _record_line(self, log: TextIO, line: str) -> None:
+        """Write a line that the task printed to its log, and show it; without the secrets of its environment."""
+        line = self._redact(line)
+        log.write(line)
+        log.flush()
+        self._observer.line(self._task.name, line.rstrip())
 
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
         """Stop every child and raise KeyboardInterrupt when the user or the system asks this process to end."""
 
         def stop(*_: Any) -> None:
+            if self._stopping:
+                return  # what was started is being stopped, and killed if it does not stop
             self._stopping = True
             for process in list(self._processes):
                 _signal_group(process, signal.SIGTERM)
+            if self._containers is not None:  # not in this thread, which may be in the middle of a call to docker
+                threading.Thread(target=self._containers.stop, args=("SIGTERM",), daemon=True).start()
             killer = threading.Timer(_GRACE, self._kill_all)
             killer.daemon = True
             killer.start()
@@ -297,6 +394,8 @@ class _Execution:
     def _kill_all(self) -> None:
         for process in list(self._processes):
             _signal_group(process, signal.SIGKILL)
+        if self._containers is not None:
+            self._containers.stop("SIGKILL")
 
 
 @contextlib.contextmanager
@@ -353,6 +452,23 @@ def _loop_items(task: Any, values: Any) -> list[str]:
     items = [values.get_parent_input(channel) for channel in channels if channel.endswith("-loop-item")]
     plain = all(isinstance(item, str | int | float) and len(str(item)) <= _LONGEST_ITEM for item in items)
     return [str(_json(item)) for item in items] if plain else []
+
+
+def _absent(component: Any, outputs: Mapping[str, Any]) -> list[str]:
+    """Return the names of the declared outputs that a task did not write; a metrics file is KFP's to write."""
+    declared = component.output_definitions
+    absent = [name for name in declared.parameters if name not in outputs]
+    for name in declared.artifacts:
+        found = outputs.get(name)
+        artifacts = found if isinstance(found, list) else [found]
+        if not all(isinstance(artifact, dsl.Artifact) and is_written(artifact) for artifact in artifacts):
+            absent.append(name)
+    return sorted(absent)
+
+
+def _as_line(error: AssayError) -> str:
+    """Return a line for a task's log that says what an error raised by the task itself would say."""
+    return f"{type(error).__module__}.{type(error).__qualname__}: {error}\n"
 
 
 def _output(value: Any) -> Output:

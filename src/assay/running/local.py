@@ -1,5 +1,6 @@
 """Running a pipeline on this machine, and keeping the record of the run."""
 
+import errno
 import hashlib
 import os
 import re
@@ -9,12 +10,13 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from assay.errors import AssayError, UserError
-from assay.files import atomic_write, disk_errors
+from assay.files import DISK_FULL, atomic_write, disk_errors
 from assay.project import Project
 from assay.reports.records import Output, Run, State, Task
 from assay.reports.run import champion, write_run_report
@@ -26,6 +28,9 @@ from assay.running.history import run_folder
 from assay.running.kfp_local import execute
 from assay.running.pipelines import Pipeline, load_pipeline, to_yaml
 
+if TYPE_CHECKING:
+    from assay.running.docker import Containers
+
 _TAIL = 15  # lines of a failed task's log that are printed
 _SENTENCE = re.compile(r"assay\.(?:\w+\.)*(\w+): (.+)")
 _NOISE = re.compile(r"\[KFP Executor|\s|[{}]|.*Warning: ")  # KFP's lines on a task's input; warnings
@@ -36,20 +41,26 @@ def run_locally(
     *,
     settings: Sequence[str] = (),
     workers: int | None = None,
+    in_containers: bool = False,
     console: Console | None = None,
     project: Project | None = None,
 ) -> Run:
     """Run ``pipelines/<name>.py`` with ``kfp.local``; steps whose inputs are unchanged come from the cache.
 
+    The cache is one for processes and containers: the image's tag, which is in every key, names the library's
+    source and the lock, and both ways give the same numbers.
+
     Args:
         name: the pipeline.
         settings: ``key=value`` pairs over its defaults.
         workers: for training, if the pipeline has that parameter.
+        in_containers: run each step in a container of its image, not in a child process.
         console: where progress and results are printed.
         project: default: the one around the current folder.
 
     Raises:
-        UserError: a wrong name or setting, or a task stopped with a sentence about its input.
+        UserError: a wrong name or setting, a task stopped with a sentence about its input, or docker or an
+            image is not there.
         AssayError: a task failed in another way; its last lines were printed.
         KeyboardInterrupt: the run was interrupted; its record says so.
     """
@@ -66,12 +77,13 @@ def run_locally(
         git_commit=project.git_commit,
         image=project.image,
         tracking_uri=_without_password(project.tracking_uri),
-        command=_command(pipeline.name, settings, workers),
+        command=_command(pipeline.name, settings, workers, in_containers),
         pid=os.getpid(),
         nodes=pipeline_nodes(pipeline.spec),
     )
+    containers = _containers(project, pipeline, run) if in_containers else None
     recorder = _Recorder(run, run_folder(project, run.id), console)
-    return recorder.execute(project, pipeline)
+    return recorder.execute(project, pipeline, containers)
 
 
 class _Recorder:
@@ -86,7 +98,7 @@ class _Recorder:
         self._lock = threading.Lock()
         self._titles = {node.id: node.title for node in run.nodes}
 
-    def execute(self, project: Project, pipeline: Pipeline) -> Run:
+    def execute(self, project: Project, pipeline: Pipeline, containers: "Containers | None" = None) -> Run:
         """Execute, record, report, print."""
         with disk_errors(self.folder):
             (self.folder / "logs").mkdir(parents=True)
@@ -105,6 +117,7 @@ class _Recorder:
                     environment=_environment(project, self.run),
                     observer=self,
                     log=self.folder / "logs" / "kfp.log",
+                    containers=containers,
                 )
             self.run.state = State.SUCCEEDED if succeeded else State.FAILED
         except KeyboardInterrupt as caught:
@@ -172,6 +185,8 @@ class _Recorder:
             kind, sentence = sentences[-1].groups()
             self._print(f"\n{task.label} stopped; its log is {log}")
             return UserError(sentence) if kind == "UserError" else AssayError(sentence)
+        if any(os.strerror(errno.ENOSPC) in line for line in lines[-_TAIL:]):
+            return UserError(f"{task.label} cannot write: {DISK_FULL}; its log is {log}.")
         return AssayError(f"{task.label} failed: its whole log is {log}.")
 
     def _conclude(self, report: Path) -> None:
@@ -184,6 +199,17 @@ class _Recorder:
     def _print(self, text: str) -> None:
         """Print text as it is: names and paths are no markup, and a path is one line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _containers(project: Project, pipeline: Pipeline, run: Run) -> "Containers":
+    """Return the containers of a run; what earlier runs that were killed left is removed."""
+    from assay.running.docker import Containers
+
+    containers = Containers(project, run.id, _environment(project, run))
+    executors = pipeline.spec["deploymentSpec"]["executors"].values()
+    containers.require(executor["container"]["image"] for executor in executors if "container" in executor)
+    containers.clear()
+    return containers
 
 
 def _environment(project: Project, run: Run) -> dict[str, str]:
@@ -210,9 +236,9 @@ def _environment(project: Project, run: Run) -> dict[str, str]:
     }
 
 
-def _command(name: str, settings: Sequence[str], workers: int | None) -> str:
+def _command(name: str, settings: Sequence[str], workers: int | None, in_containers: bool) -> str:
     """Return the command that repeats the run."""
-    words = ["assay", "run", name]
+    words = ["assay", "run", name, *(["--on", "docker"] if in_containers else [])]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join(words if workers is None else [*words, "--workers", str(workers)])

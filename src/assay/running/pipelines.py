@@ -1,6 +1,7 @@
 """Finding and compiling the pipelines of a project."""
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from assay.cluster import RAY_JOB_ANNOTATION
 from assay.errors import UserError
 from assay.files import safe_name
 from assay.project import Project
@@ -114,9 +116,24 @@ def _compile(function: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def to_yaml(pipeline: Pipeline) -> str:
-    """Return the IR YAML that Kubeflow Pipelines accepts: the specification, then the platform settings."""
+    """Return the IR YAML that Kubeflow Pipelines accepts: the specification, then the platform settings.
+
+    Raises:
+        UserError: ``ray`` in ``pipelines/cluster.yaml`` holds an unknown or wrong setting.
+    """
+    _check_ray(pipeline.platform)
     documents = [pipeline.spec, pipeline.platform] if pipeline.platform else [pipeline.spec]
     return yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)
+
+
+def _check_ray(platform: Mapping[str, Any]) -> None:
+    """Check the settings of RayJobs, which no step would read before it trains."""
+    executors = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    annotations = (entry.get("podMetadata", {}).get("annotations", {}) for entry in executors.values())
+    for settings in {found[RAY_JOB_ANNOTATION] for found in annotations if RAY_JOB_ANNOTATION in found}:
+        from assay.training.rayjob import RayJobSettings
+
+        RayJobSettings.parse(json.loads(settings), where="cluster.yaml.ray")
 
 
 def _last_line_below(root: Path, error: BaseException) -> str:

@@ -2,5 +2,6 @@
 
 from assay.training.launch import TrainingResult, checkpoint_storage, forget, launch, run_name
 from assay.training.session import Session, Tracker
+from assay.training.travel import DataFolder
 
-__all__ = ["Session", "Tracker", "TrainingResult", "checkpoint_storage", "forget", "launch", "run_name"]
+__all__ = ["DataFolder", "Session", "Tracker", "TrainingResult", "checkpoint_storage", "forget", "launch", "run_name"]

@@ -1,9 +1,12 @@
-"""What a checkpoint holds, and the folder that keeps the last few."""
+"""What a checkpoint holds, and the folder or object store that keeps the last few."""
 
+import atexit
 import json
+import os
 import pickle
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +18,12 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from assay.errors import UserError
-from assay.files import atomic_folder, write_json
+from assay.files import atomic_folder, safe_name, write_json
+from assay.storage import ObjectStore, is_remote
 
 PROGRESS = "training.json"
 _OPTIMIZERS = "optimizers.pt"
+_CHECKPOINT = re.compile(r"epoch-\d{4,}")
 _UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError)
 
 
@@ -34,13 +39,19 @@ class Stateful(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """Where a Session keeps its checkpoints: a folder, or Ray's storage."""
+    """Where a run keeps its checkpoints; every process of the run reads it, the first one alone writes."""
 
-    def save(self, write: Callable[[Path], None], epoch: int, metrics: dict[str, float]) -> None:
+    def save(self, write: Callable[[Path], None], epoch: int) -> None:
         """Let ``write`` fill a folder and keep it as the checkpoint of ``epoch``."""
 
     def restore(self, read: Callable[[Path], None]) -> bool:
         """Give the newest checkpoint to ``read``; return whether there was one."""
+
+    def newest(self) -> Path | None:
+        """Return a folder with the newest checkpoint, which stays while this process runs; None without one."""
+
+    def forget(self) -> None:
+        """Remove every checkpoint; none there is no error."""
 
 
 @dataclass
@@ -98,11 +109,11 @@ class CheckpointFolder:
 
     def all(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
-        return sorted(p for p in self.path.glob("epoch-*") if re.fullmatch(r"epoch-\d{4,}", p.name))
+        return sorted(p for p in self.path.glob("epoch-*") if _CHECKPOINT.fullmatch(p.name))
 
-    def save(self, write: Callable[[Path], None], epoch: int, metrics: dict[str, float]) -> None:
+    def save(self, write: Callable[[Path], None], epoch: int) -> None:
         """Let ``write`` fill a folder and keep it as the checkpoint of ``epoch``."""
-        with atomic_folder(self.path / f"epoch-{epoch + 1:04d}") as folder:
+        with atomic_folder(self.path / _checkpoint_name(epoch)) as folder:
             write(folder)
         for old in self.all()[: -self.keep]:
             shutil.rmtree(old)
@@ -111,12 +122,90 @@ class CheckpointFolder:
         """Give the newest checkpoint to ``read``; return whether there was one."""
         for unfinished in self.path.glob(".epoch-*"):  # of a process that was killed while it wrote
             shutil.rmtree(unfinished, ignore_errors=True)
+        newest = self.newest()
+        if newest is not None:
+            read(newest)
+        return newest is not None
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint, None without one."""
+        checkpoints = self.all()
+        return checkpoints[-1] if checkpoints else None
+
+    def forget(self) -> None:
+        """Remove every checkpoint; none there is no error."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class CheckpointObjects:
+    """Checkpoints in an object store, below ``run/epoch-0001``, each readable whole or not at all.
+
+    Args:
+        store: of all runs' checkpoints.
+        run: name of the run.
+        keep: how many of the newest checkpoints stay.
+    """
+
+    def __init__(self, store: ObjectStore, run: str, keep: int = 2) -> None:
+        self.store = store
+        self.run = run
+        self.keep = keep
+
+    def all(self) -> list[str]:
+        """Return the keys of the complete checkpoints, oldest first."""
+        keys = self.store.keys(self.run)  # of whole folders only
+        return [key for key in keys if _CHECKPOINT.fullmatch(key.removeprefix(f"{self.run}/"))]
+
+    def save(self, write: Callable[[Path], None], epoch: int) -> None:
+        """Let ``write`` fill a folder and keep it as the checkpoint of ``epoch``."""
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            self.store.put(Path(folder), f"{self.run}/{_checkpoint_name(epoch)}")
+        for old in self.all()[: -self.keep]:
+            self.store.delete(old)
+
+    def restore(self, read: Callable[[Path], None]) -> bool:
+        """Give the newest checkpoint to ``read``; return whether there was one."""
         checkpoints = self.all()
         if checkpoints:
-            read(checkpoints[-1])
+            with tempfile.TemporaryDirectory() as folder:
+                self.store.get(checkpoints[-1], Path(folder) / "checkpoint")
+                read(Path(folder) / "checkpoint")
         return bool(checkpoints)
+
+    def newest(self) -> Path | None:
+        """Return a copy of the newest checkpoint, which goes when this process ends; None without one."""
+        checkpoints = self.all()
+        if not checkpoints:
+            return None
+        copy = Path(tempfile.mkdtemp(prefix=f"{self.run}-"))
+        atexit.register(shutil.rmtree, copy, ignore_errors=True)
+        self.store.get(checkpoints[-1], copy / "checkpoint")
+        return copy / "checkpoint"
+
+    def forget(self) -> None:
+        """Remove every checkpoint; none there is no error."""
+        self.store.delete(self.run)
+
+
+def checkpoint_store(storage: str | os.PathLike[str], name: str) -> CheckpointFolder | CheckpointObjects:
+    """Return where the run ``name`` keeps its checkpoints below ``storage``, a folder or ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: the name could climb out of the storage, or the storage is of another kind.
+    """
+    safe_name(name, "run name")
+    if is_remote(storage):
+        return CheckpointObjects(ObjectStore(os.fspath(storage)), name)
+    if "://" in os.fspath(storage):
+        raise UserError(f"Checkpoints cannot be kept at {os.fspath(storage)}: give a folder or s3://BUCKET/PREFIX.")
+    return CheckpointFolder(Path(storage) / name)
 
 
 def weights_name(index: int = 0) -> str:
     """Return the file of the model that was prepared as number ``index``."""
     return "model.safetensors" if index == 0 else f"model_{index}.safetensors"
+
+
+def _checkpoint_name(epoch: int) -> str:
+    return f"epoch-{epoch + 1:04d}"

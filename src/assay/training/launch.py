@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ from safetensors.torch import load_model
 from torch import nn
 
 from assay.errors import AssayError, UserError
-from assay.files import safe_name
 from assay.project import Project
-from assay.training.checkpoints import PROGRESS, CheckpointFolder, weights_name
+from assay.storage import is_remote
+from assay.training.checkpoints import PROGRESS, checkpoint_store, weights_name
 from assay.training.session import Precision, Session, Tracker
 from assay.training.threads import available_cores
 
@@ -71,57 +70,76 @@ def launch(
     precision: Precision = "auto",
     tracker: Tracker | None = None,
     max_failures: int = 2,
+    stream: str = "",
 ) -> TrainingResult:
     """Call ``train(session, config)`` and return its last checkpoint; called again, it continues.
 
+    The same run may go on elsewhere: a checkpoint of this process is continued by Ray workers, and the other way.
+
     Args:
         train: the loop; it must call ``session.checkpoint`` at the end of every epoch.
-        config: what the loop needs, small and plain: data goes by path, not by value.
-        storage: folder of all runs' checkpoints; on Ray also ``s3://bucket/prefix``.
+        config: what the loop needs, small and plain: data goes by path, not by value. To travel to a cluster it
+            holds JSON, `Config` models and `DataFolder` only.
+        storage: of all runs' checkpoints: a folder, or ``s3://bucket/prefix``.
         name: the run's own folder in ``storage``.
-        workers: 0 trains in this process, without Ray; n > 0 on n Ray Train workers.
+        workers: 0 trains in this process, without Ray; n > 0 on n Ray Train workers, or with
+            ``ASSAY_MIN_WORKERS`` on as many from that number to n as the cluster has room for; with
+            ``ASSAY_RAY_JOB`` on those of a cluster that Kubernetes makes (see `RayJobSettings`).
         seed: of the Session.
         precision: of the Session.
         tracker: receives what is logged.
-        max_failures: how many lost workers or nodes a Ray run survives.
+        max_failures: how many times lost workers or nodes of a Ray run are replaced.
+        stream: ``KEY/SPLIT``: Ray Data streams that split of the `DataFolder` that ``config`` has under that key.
 
     Raises:
         UserError: the training function refused its input, or the loss diverged.
         AssayError: the training function kept no checkpoint.
     """
-    safe_name(name, "run name")
+    store = checkpoint_store(storage, name)
     if workers < 0:
         raise UserError(f"workers = {workers} is not valid: give 0 to train in this process, or a positive number.")
+    session = {"seed": seed, "precision": precision, "tracker": tracker}
+    elsewhere = bool(workers and os.environ.get("ASSAY_RAY_JOB"))
     if workers:
         from assay.training.ray import launch_on_ray
+        from assay.training.rayjob import launch_on_kubernetes
 
-        checkpoint = launch_on_ray(
+        start = launch_on_kubernetes if elsewhere else launch_on_ray
+        start(
             train,
             config,
-            storage=os.fspath(storage),
+            storage=os.fspath(storage) if is_remote(storage) else str(Path(storage).resolve()),
             name=name,
-            workers=workers,
-            session={"seed": seed, "precision": precision, "tracker": tracker},
+            workers=(fewest_workers(workers), workers),
+            session=session,
             max_failures=max_failures,
+            stream=stream,
         )
-        return TrainingResult.read(checkpoint)
-    if "://" in os.fspath(storage):
-        raise UserError(f"Training in this process keeps checkpoints in a folder, not at {storage}: set workers to 1.")
-    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
-    store = CheckpointFolder(Path(storage) / name)
-    train(Session(store, seed=seed, precision=precision, tracker=tracker), config)
-    checkpoints = store.all()
-    if not checkpoints:
+    else:
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+        train(Session(store, seed=seed, precision=precision, tracker=tracker), config)
+    checkpoint = store.newest()
+    if checkpoint is None:
         raise AssayError(f"The training function of {name} ended without a checkpoint.")
-    return TrainingResult.read(checkpoints[-1])
+    result = TrainingResult.read(checkpoint)
+    if elsewhere and tracker is not None:  # the tracker is known here, and not to the pods of a RayJob
+        for record in result.history:
+            tracker.log({key: value for key, value in record.items() if key != "step"}, int(record["step"]))
+    return result
+
+
+def fewest_workers(workers: int) -> int:
+    """Return how few of ``workers`` may go on without the others: ``ASSAY_MIN_WORKERS``, else all of them.
+
+    Raises:
+        UserError: it is not a positive number.
+    """
+    text = os.environ.get("ASSAY_MIN_WORKERS") or str(workers)
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"ASSAY_MIN_WORKERS={text} is not valid: give a positive number.")
+    return min(int(text), workers)
 
 
 def forget(storage: str | os.PathLike[str], name: str) -> None:
     """Remove the checkpoints of a run that is finished with; none there is no error."""
-    if "://" in os.fspath(storage):
-        from assay.training.ray import filesystem
-
-        files, root = filesystem(os.fspath(storage))
-        files.delete_dir(f"{root}/{name}")
-    else:
-        shutil.rmtree(Path(storage) / safe_name(name, "run name"), ignore_errors=True)
+    checkpoint_store(storage, name).forget()

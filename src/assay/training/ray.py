@@ -1,46 +1,26 @@
 """Training on Ray Train workers; the only file that imports Ray."""
 
-import atexit
 import logging
 import os
-import shutil
+import sys
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow.fs
-
 from assay.errors import AssayError, UserError
+from assay.project import library_digest
+from assay.storage import ObjectStore, is_remote
+from assay.training.checkpoints import checkpoint_store
 from assay.training.session import Session
 from assay.training.threads import available_cores
+from assay.training.travel import decode, encode
 
-
-class RayCheckpoints:
-    """The checkpoint store of a Ray worker: every worker reports, the first one with the folder."""
-
-    def save(self, write: Callable[[Path], None], epoch: int, metrics: dict[str, float]) -> None:
-        """Let ``write`` fill a folder and keep it as the checkpoint of ``epoch``."""
-        from ray import train
-
-        report = {"epoch": epoch, **metrics}
-        if train.get_context().get_world_rank() != 0:
-            train.report(report)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            train.report(report, checkpoint=train.Checkpoint.from_directory(folder))
-
-    def restore(self, read: Callable[[Path], None]) -> bool:
-        """Give the newest checkpoint to ``read``; return whether there was one."""
-        from ray import train
-
-        checkpoint = train.get_checkpoint()
-        if checkpoint is None:
-            return False
-        with checkpoint.as_directory() as folder:
-            read(Path(folder))
-        return True
+_FAILED_STARTS = 5  # each waits a minute for its workers, unless RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S says more
+_SHUFFLED_BATCHES = 16
+_READERS = 2
+# Where the store is, but not who may use it: a node's own credentials say that.
+_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
 
 
 def launch_on_ray(
@@ -49,105 +29,307 @@ def launch_on_ray(
     *,
     storage: str,
     name: str,
-    workers: int,
+    workers: tuple[int, int],
     session: dict[str, Any],
     max_failures: int,
-) -> Path:
-    """Run ``train`` on ``workers`` Ray Train workers and return the folder of the last checkpoint.
+    resources: Mapping[str, int] | None = None,
+    stream: str = "",
+) -> None:
+    """Run ``train`` on Ray Train workers, which keep their checkpoints in ``storage`` themselves.
 
-    ``RAY_ADDRESS`` names a cluster to join; without it, Ray starts here and is stopped afterwards.
+    ``RAY_ADDRESS`` names a cluster to join, of which this machine is a node; without it, Ray starts here and is
+    stopped afterwards. On a cluster with checkpoints in an object store, the data goes there too, and each node
+    fetches it once; with checkpoints in a folder, every node must see that folder and the data.
+
+    Args:
+        train: the loop.
+        config: see `launch`.
+        storage: folder or ``s3://bucket/prefix`` of all runs' checkpoints.
+        name: of the run.
+        workers: the fewest and the most; the batch of a step is the same with any number.
+        session: what `Session` is made with.
+        max_failures: how many times lost workers or nodes are replaced.
+        resources: of each worker, as Ray names them; default: the cluster's, shared out.
+        stream: see `launch`.
 
     Raises:
         UserError: the training function refused its input, or the loss diverged.
-        AssayError: more workers were lost than ``max_failures``, or no checkpoint was kept.
+        AssayError: more workers were lost than ``max_failures``, or the cluster has too few processors.
     """
+    started_here = not _is_running()
+    if started_here:
+        start(cores=max(available_cores(), workers[1]))
     import ray
 
-    files, root = filesystem(storage)
-    started_here = not ray.is_initialized()
-    if started_here:
-        start(cores=max(available_cores(), workers))
     try:
-        from ray.train import CheckpointConfig, FailureConfig, RunConfig
-        from ray.train.torch import TorchTrainer
-
-        trainer = TorchTrainer(
-            _worker,
-            train_loop_config={"train": train, "config": config, "session": session},
-            scaling_config=_resources(workers),
-            run_config=RunConfig(
-                name=name,
-                storage_path=root,
-                storage_filesystem=files,
-                failure_config=FailureConfig(max_failures=max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-            ),
-        )
-        result = _fit(trainer, name)
-        if isinstance(result.return_value, str):
-            raise UserError(result.return_value)
-        if result.checkpoint is None:
-            raise AssayError(f"The training function of {name} ended without a checkpoint.")
-        if isinstance(files, pyarrow.fs.LocalFileSystem):
-            return Path(result.checkpoint.path)
-        copy = tempfile.mkdtemp(prefix=f"{name}-")
-        atexit.register(shutil.rmtree, copy, ignore_errors=True)
-        return Path(result.checkpoint.to_directory(copy))
+        if os.environ.get("RAY_ADDRESS"):
+            _refuse_other_versions()
+            if is_remote(storage):
+                config = encode(config, ObjectStore(storage))
+        refusals = _refusals()
+        loop = {
+            "train": train,
+            "config": config,
+            "session": session,
+            "storage": storage,
+            "name": name,
+            "refusals": refusals,
+        }
+        try:
+            for attempt in range(max_failures + 1):
+                data = _open_stream(config, storage, stream) if stream else {}
+                try:
+                    _fit(loop, name, workers, resources or _share(workers), max_failures, data)
+                    break
+                except _LostError:  # the node that was lost had Ray's own actors; the checkpoints are elsewhere
+                    if attempt == max_failures:
+                        raise
+        except AssayError:
+            _raise_refusal(refusals)
+            raise
+        _raise_refusal(refusals)
     finally:
         if started_here:
             ray.shutdown()
 
 
+def _is_running() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
 def start(cores: int) -> None:
-    """Join the cluster that ``RAY_ADDRESS`` names, or start Ray here, with the workers' chatter off."""
+    """Join the cluster that ``RAY_ADDRESS`` names, or start Ray here, with the workers' chatter off.
+
+    Raises:
+        UserError: no cluster answers at ``RAY_ADDRESS``, or it is not that of a node.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        # On one machine nobody else has to reach it; this is Ray's switch for listening on loopback alone, which it
+        # reads when it is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
-    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cores, "include_dashboard": False}
-    ray.init(**local, logging_level="warning", logging_config=ray.LoggingConfig(log_level="ERROR"))
+    quiet = {"logging_level": "warning", "logging_config": ray.LoggingConfig(log_level="ERROR")}
+    if not address:
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+        return
+    if "://" in address:
+        raise UserError(
+            f"RAY_ADDRESS={address} is not the address of a cluster's head, such as 10.0.0.1:6379: give that, and "
+            "make this machine a node of the cluster with `ray start --address`."
+        )
+    forwarded = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
+    try:
+        ray.init(address=address, runtime_env={"env_vars": forwarded}, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = "set RAY_AUTH_MODE=token" if "InvalidAuthToken" in str(error) else "start it"
+        raise UserError(
+            f"The Ray cluster at RAY_ADDRESS={address} cannot be joined ({type(error).__name__}): {why}, "
+            "make this machine a node of it with `ray start --address`, or unset RAY_ADDRESS."
+        ) from error
 
 
-def filesystem(storage: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Return the file system of ``storage`` and the path in it.
+class _LostError(AssayError):
+    """Ray itself went, not the workers alone."""
 
-    For S3 it honours ``AWS_ENDPOINT_URL``, so that a store other than Amazon's is found.
+
+class RayStream:
+    """One worker's share of a split that Ray Data reads from Parquet while it is trained on."""
+
+    def __init__(self, share: Any) -> None:
+        self.share = share
+
+    def batches(self, size: int, seed: int) -> Iterator[Any]:
+        """Yield the share of an epoch in Arrow tables, shuffled in a buffer."""
+        yield from self.share.iter_batches(
+            batch_size=size,
+            batch_format="pyarrow",
+            local_shuffle_buffer_size=_SHUFFLED_BATCHES * size,
+            local_shuffle_seed=seed % 2**32,
+            drop_last=True,
+        )
+
+
+def _open_stream(config: dict[str, Any], storage: str, stream: str) -> dict[str, Any]:
+    """Return Ray Data's view of one split; its reading takes no processor that training has reserved."""
+    import ray
+
+    key, split = stream.split("/")
+    folder = (decode({key: config[key]}, ObjectStore(storage)) if is_remote(storage) else config)[key].path
+    shards = [str(path) for path in sorted(folder.glob(f"{split}-*.parquet"))]
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.use_datasource_v2 = False  # it lists files in tasks that would wait for a processor for ever
+    data = ray.data.read_parquet(
+        shards, columns=["sample_id", "image", "label"], ray_remote_args={"num_cpus": 0}, concurrency=_READERS
+    )
+    return {split: data}
+
+
+def _fit(
+    loop: dict[str, Any],
+    name: str,
+    workers: tuple[int, int],
+    resources: Mapping[str, int],
+    max_failures: int,
+    data: dict[str, Any],
+) -> None:
+    from ray.exceptions import RayError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    fewest, most = workers
+    with tempfile.TemporaryDirectory() as folder:  # for Ray's own notes: the workers keep the checkpoints
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=loop | {"streamed": next(iter(data), "")},
+            datasets=data,
+            scaling_config=ScalingConfig(
+                num_workers=most if fewest == most else workers,
+                use_gpu=bool(resources.get("GPU")),
+                resources_per_worker=dict(resources),
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=_FAILED_STARTS),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            cause = str(error).strip().splitlines()[-1]  # the last line of the first worker's traceback
+            raise AssayError(f"The Ray run {name} failed: {cause}") from error
+        except (RayError, ConnectionError) as error:
+            cause = str(error).strip().splitlines()[0]
+            raise _LostError(
+                f"The Ray cluster was lost while {name} trained ({cause}): run the same command again to continue."
+            ) from error
+
+
+def _worker(loop: dict[str, Any]) -> None:
+    """Train in this worker; a refusal ends the run, because another attempt would meet it again."""
+    import ray
+    from ray import train
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it prints every report of every worker
+    if ray.get(loop["refusals"].first.remote()):
+        return
+    storage = loop["storage"]
+    try:
+        config = decode(loop["config"], ObjectStore(storage)) if is_remote(storage) else loop["config"]
+        stream = RayStream(train.get_dataset_shard(loop["streamed"])) if loop["streamed"] else None
+        loop["train"](Session(checkpoint_store(storage, loop["name"]), stream=stream, **loop["session"]), config)
+    except UserError as error:
+        ray.get(loop["refusals"].add.remote(str(error)))
+        if not _all_refused(loop["refusals"]):
+            raise  # or the other workers would wait for this one
+
+
+def _all_refused(refusals: Any) -> bool:
+    """Say whether every worker refuses, as they do when the loss diverges: then no other attempt is needed."""
+    import ray
+    from ray import train
+
+    for _ in range(20):
+        if ray.get(refusals.count.remote()) >= train.get_context().get_world_size():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _refusals() -> Any:
+    """Start the actor, on this machine, that remembers why a worker refused to train."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Refusals:
+        def __init__(self) -> None:
+            self.sentences: list[str] = []
+
+        def add(self, sentence: str) -> None:
+            self.sentences.append(sentence)
+
+        def count(self) -> int:
+            return len(self.sentences)
+
+        def first(self) -> str | None:
+            return self.sentences[0] if self.sentences else None
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Refusals).remote()
+
+
+def _raise_refusal(refusals: Any) -> None:
+    import ray
+
+    try:
+        sentence = ray.get(refusals.first.remote(), timeout=30)
+    except (ray.exceptions.RayError, ConnectionError):  # the cluster is gone, which is the error that counts
+        return
+    if sentence:
+        raise UserError(sentence)
+
+
+def _share(workers: tuple[int, int]) -> dict[str, int]:
+    """Return what each worker reserves of the cluster; Ray gives it as many threads as it reserves processors.
+
+    Raises:
+        AssayError: the cluster has fewer processors than the fewest workers.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    found = {kind: [int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU")}
+    cpus = largest_share(found["CPU"], workers[1]) or largest_share(found["CPU"], workers[0])
+    if not cpus:
+        raise AssayError(
+            f"The Ray cluster has {sum(found['CPU'])} processors, too few for {workers[0]} workers: "
+            "add nodes, or ask for fewer workers."
+        )
+    return {"CPU": cpus} | ({"GPU": 1} if sum(found["GPU"]) >= workers[1] else {})
+
+
+def largest_share(nodes: Sequence[int], workers: int) -> int:
+    """Return the most processors that each of ``workers`` can have on ``nodes``, 0 where they do not fit.
 
     Example:
-        >>> filesystem("/tmp/runs")[1]
-        '/tmp/runs'
+        >>> largest_share([4, 4], 2), largest_share([3, 1], 2), largest_share([1], 2)
+        (4, 1, 0)
     """
-    if storage.startswith("s3://"):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return pyarrow.fs.S3FileSystem(endpoint_override=endpoint or None), storage.removeprefix("s3://")
-    if "://" in storage:
-        return pyarrow.fs.FileSystem.from_uri(storage)
-    return pyarrow.fs.LocalFileSystem(), str(Path(storage).resolve())
+    shares = range(max(nodes, default=0), 0, -1)
+    return next((share for share in shares if sum(node // share for node in nodes) >= workers), 0)
 
 
-def _resources(workers: int) -> Any:
-    """Share the processors among the workers; Ray gives each as many threads as it reserves processors."""
+def _refuse_other_versions() -> None:
+    """Ask every node for its version of this package: workers of another one would compute something else.
+
+    Raises:
+        AssayError: a node has another version, or none.
+    """
     import ray
-    from ray.train import ScalingConfig
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
-    per_worker = {"CPU": max(1, available_cores() // workers)} | ({"GPU": 1} if use_gpu else {})
-    return ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=per_worker)
+    ours = library_digest()
+    asked = {
+        node["NodeManagerAddress"]: ray.remote(num_cpus=0, max_retries=0)(_version)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote()
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    for address, answer in asked.items():
+        try:
+            theirs = ray.get(answer)
+        except ray.exceptions.RayError:
+            theirs = "none"
+        if theirs != ours:
+            raise AssayError(
+                f"The Ray node {address} has another version of assay ({theirs[:12]}) than this machine "
+                f"({ours[:12]}): install the same one, or use its image."
+            )
 
 
-def _fit(trainer: Any, name: str) -> Any:
-    from ray.train import TrainingFailedError
-
-    try:
-        return trainer.fit()
-    except TrainingFailedError as error:
-        cause = str(error).strip().splitlines()[-1]  # the last line of the first worker's traceback
-        raise AssayError(f"The Ray run {name} failed: {cause}") from error
-
-
-def _worker(loop: dict[str, Any]) -> str | None:
-    """Train in this worker; return what the user must be told, which a retry would not change."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it prints every report of every worker
-    try:
-        loop["train"](Session(RayCheckpoints(), **loop["session"]), loop["config"])
-    except UserError as error:
-        return str(error)
-    return None
+def _version() -> str:
+    return library_digest()

@@ -1,6 +1,7 @@
 """The Session: device, data-parallel wrapping, mixed precision, checkpoints and progress of one run."""
 
 import contextlib
+import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -27,6 +28,13 @@ class Tracker(Protocol):
         """Record ``metrics`` at ``step``."""
 
 
+class Stream(Protocol):
+    """One process's share of a data set that is read while it is trained on."""
+
+    def batches(self, size: int, seed: int) -> Iterator[Any]:
+        """Yield the share of an epoch in tables of ``size`` rows, in an order that depends on ``seed``."""
+
+
 class Session:
     """What a training loop needs beyond PyTorch, and nothing more.
 
@@ -38,6 +46,7 @@ class Session:
         seed: seeds every random generator, here and again at the start of each epoch.
         precision: of `autocast`; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
         tracker: also receives what is logged, from the first process only.
+        stream: what `stream` reads.
 
     Example:
         >>> session = Session(seed=1)
@@ -57,18 +66,21 @@ class Session:
         seed: int = 0,
         precision: Precision = "auto",
         tracker: Tracker | None = None,
+        stream: Stream | None = None,
     ) -> None:
         from accelerate import Accelerator
 
         self.seed = seed
         self.tracker = tracker
         self._store = store
+        self._stream = stream
         self._state = TrainingState()
         # Accelerate finds a process group of CPUs, as Ray makes one, only when told that it is on the CPU.
         self._accelerator = Accelerator(cpu=distributed.is_initialized() and distributed.get_backend() == "gloo")
         self._autocast = precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda")
         self._epoch = 0
         self._epochs = 1
+        self._share = 1.0
         self._loss = self._loss_sum = torch.zeros((), device=self.device)
         self._seed_generators(0)
 
@@ -118,12 +130,21 @@ class Session:
     def _prepare(self, item: Any) -> Any:
         if isinstance(item, nn.Module):
             self._state.models.append(item)
-            return self._accelerator.prepare(item)
+            if any(parameter.requires_grad for parameter in item.parameters()):
+                return self._accelerator.prepare(item)
+            return self._agree(item.to(self.device))  # torch refuses to wrap what has no gradient to share
         if isinstance(item, Stateful):
             self._state.others.append(item)
         if isinstance(item, torch.optim.Optimizer):
             return self._accelerator.prepare(item)
         return item
+
+    def _agree(self, model: nn.Module) -> nn.Module:
+        """Give ``model`` the first process's weights in every process."""
+        if self.world_size > 1:
+            for value in model.state_dict().values():
+                distributed.broadcast(value, 0)
+        return model
 
     def unwrap(self, model: nn.Module) -> Any:
         """Return the module that `prepare` was given."""
@@ -135,7 +156,8 @@ class Session:
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate ``loss`` and remember it for the progress bar and the check for NaN."""
-        self._accelerator.backward(loss)
+        # Data-parallel gradients are averaged over the processes, whose shares of a batch may differ by one sample.
+        self._accelerator.backward(loss if self._share == 1 else loss * self._share)
         # Summed on the device: one NaN or infinity anywhere stays visible until somebody looks.
         self._loss = loss.detach()
         self._loss_sum = self._loss_sum + self._loss
@@ -169,7 +191,25 @@ class Session:
         batch_size = min(batch_size, size)
         steps = size // batch_size
         mine = order[: steps * batch_size].reshape(steps, batch_size)[:, self.rank :: self.world_size]
+        self._share = mine.shape[1] * self.world_size / batch_size
         return mine.unbind()
+
+    def stream(self, size: int, batch_size: int) -> SizedIterable[Any]:
+        """Return this process's part of an epoch's batches as Arrow tables, read while they are trained on.
+
+        Args:
+            size: the number of samples in the stream, over all processes together.
+            batch_size: over all processes together.
+
+        Raises:
+            UserError: the training was launched without a stream.
+        """
+        if self._stream is None:
+            raise UserError("There is no stream in this process: launch the training with one, on Ray workers.")
+        batch_size = min(batch_size, size)
+        share = batch_size // self.world_size
+        tables = self._stream.batches(share, self._derive_seed(self._epoch))
+        return _Sized(size // batch_size, tables)
 
     def progress(self, batches: SizedIterable[Item]) -> Iterator[Item]:
         """Yield ``batches``, showing the epoch, the loss and the time left."""
@@ -221,9 +261,8 @@ class Session:
         if parameters and not torch.stack([p.isfinite().all() for p in parameters]).all():
             raise UserError(f"A weight is not finite after epoch {epoch + 1}: {_DIVERGED_ADVICE}")
         self._state.epochs_done = epoch + 1
-        if self._store is not None:
-            latest = self.history[-1] if self.history else {}
-            self._store.save(self._state.write, epoch, latest)
+        if self._store is not None and self.is_main:
+            self._store.save(self._state.write, epoch)
 
     def resume(self) -> int:
         """Load the newest checkpoint, if there is one, and return the number of epochs done."""
@@ -248,3 +287,17 @@ class Session:
 
 
 _DIVERGED_ADVICE = "lower the learning rate, or look for broken images or labels."
+
+
+class _Sized:
+    """The first ``count`` of ``items``, which are more."""
+
+    def __init__(self, count: int, items: Iterator[Any]) -> None:
+        self.count = count
+        self.items = items
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self.items, self.count)

@@ -1,0 +1,1 @@
+"""The local services: S3, PostgreSQL and an MLflow server, as ordinary processes on loopback."""
