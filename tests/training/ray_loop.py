@@ -39,7 +39,8 @@ def make_train():
                     Path(config["killed"]).touch()
                     os.kill(os.getpid(), signal.SIGKILL)
             total = session.reduce(total)
-            session.log({"loss": (total[0] / total[1]).item(), "workers": session.world_size}, epoch + 1)
+            counts = {"workers": session.world_size, "threads": torch.get_num_threads()}
+            session.log({"loss": (total[0] / total[1]).item(), **counts}, epoch + 1)
             session.checkpoint(epoch)
 
     return train

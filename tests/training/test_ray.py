@@ -29,7 +29,9 @@ def cluster():
     """One Ray for all tests; without it, `launch` starts and stops its own."""
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")  # as a step of a pipeline has it: the cores of the whole machine
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
     yield
     ray.shutdown()
 
@@ -44,6 +46,7 @@ def test_two_workers_go_on_from_this_process_to_the_same_result(tmp_path, in_pro
     launch(make_train(), {"epochs": 1}, **settings)
     result = launch(make_train(), {"epochs": 3}, workers=2, **settings)
     assert [record["workers"] for record in result.history] == [1, 2, 2]
+    assert [record["threads"] for record in result.history[1:]] == [1, 1], "two workers share the two cores"
     assert torch.allclose(weights(result), weights(in_process), atol=1e-6)
     losses = [[record["loss"] for record in run.history] for run in (result, in_process)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)

@@ -183,7 +183,7 @@ def _fit(
     with tempfile.TemporaryDirectory() as folder:  # for Ray's own notes: the workers keep the checkpoints
         trainer = TorchTrainer(
             _worker,
-            train_loop_config=loop | {"streamed": next(iter(data), "")},
+            train_loop_config=loop | {"streamed": next(iter(data), ""), "threads": resources["CPU"]},
             datasets=data,
             scaling_config=ScalingConfig(
                 num_workers=most if fewest == most else workers,
@@ -211,9 +211,12 @@ def _fit(
 def _worker(loop: dict[str, Any]) -> None:
     """Train in this worker; a refusal ends the run, because another attempt would meet it again."""
     import ray
+    import torch
     from ray import train
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # it prints every report of every worker
+    # Ray would leave an OMP_NUM_THREADS of the step, which is for the whole machine, to each of its workers.
+    torch.set_num_threads(loop["threads"])
     if ray.get(loop["refusals"].first.remote()):
         return
     storage = loop["storage"]
@@ -273,7 +276,7 @@ def _raise_refusal(refusals: Any) -> None:
 
 
 def _share(workers: tuple[int, int]) -> dict[str, int]:
-    """Return what each worker reserves of the cluster; Ray gives it as many threads as it reserves processors.
+    """Return what each worker reserves of the cluster; it uses as many threads as it reserves processors.
 
     Raises:
         AssayError: the cluster has fewer processors than the fewest workers.

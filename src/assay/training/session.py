@@ -131,13 +131,23 @@ class Session:
         if isinstance(item, nn.Module):
             self._state.models.append(item)
             if any(parameter.requires_grad for parameter in item.parameters()):
-                return self._accelerator.prepare(item)
+                return self._own_statistics(self._accelerator.prepare(item))
             return self._agree(item.to(self.device))  # torch refuses to wrap what has no gradient to share
         if isinstance(item, Stateful):
             self._state.others.append(item)
         if isinstance(item, torch.optim.Optimizer):
             return self._accelerator.prepare(item)
         return item
+
+    @staticmethod
+    def _own_statistics(model: nn.Module) -> nn.Module:
+        """Let every process keep its own running statistics of batch normalisation; the first one's are saved.
+
+        Sending them round before every step would make all processes wait for the slowest a second time.
+        """
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model.forward_sync_buffers = False
+        return model
 
     def _agree(self, model: nn.Module) -> nn.Module:
         """Give ``model`` the first process's weights in every process."""
