@@ -6,11 +6,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from assay.classification.config import ClassificationConfig
+from assay.classification.pretrain import Splits
 from assay.classification.train import create_classifier, fit
+from assay.data import write_dataset
 from assay.training import TrainingResult, launch
 from assay.training.checkpoints import CheckpointFolder
 
@@ -104,3 +107,72 @@ def test_a_second_worker_and_what_ray_costs(ray):
     print(f"\nimages: {speeds}; a step on 1 Ray worker / in process: {cost:.2f}")
     print(f"2 workers with 1 thread each / 1 worker with 1 thread: {speed_up:.2f}")
     print(f"starting Ray's workers takes {whole['1 worker'] - whole['in process']:.1f} s, on a Ray that runs already")
+
+
+def make_reader():
+    """Return a loop that goes once through the training split with next to no network: reading is what it measures."""
+
+    def train(session, config):
+        import resource
+
+        import torch
+        from torch import nn
+
+        from assay.classification.pretrain import Streamed
+        from assay.classification.train import Decoded
+
+        splits = config["splits"]
+        model = nn.Linear(28 * 28, 10)
+        model, optimizer = session.prepare(model, torch.optim.SGD(model.parameters(), lr=0.01))
+        if config["streamed"]:
+            source = Streamed(splits)
+        else:
+            source = Decoded(session, splits["train"].images, splits["train"].labels)
+        for epoch in session.epochs(1):
+            for part in session.progress(source.batches(session, config["batch"])):
+                images, labels = source.take(part)
+                session.backward(nn.functional.cross_entropy(model(images.flatten(1) / 255), labels))
+                optimizer.step()
+                optimizer.zero_grad()
+            session.log({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}, epoch + 1)
+            session.checkpoint(epoch)
+
+    return train
+
+
+def peak_memory(folder, count, streamed):
+    """Return the peak resident memory in MiB of one Ray worker that trains on ``count`` images of 28 x 28."""
+    from assay.training.ray import launch_on_ray
+
+    if not folder.exists():
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = generator.integers(0, 10, count)
+        names = [str(k) for k in range(10)]
+        write_dataset(folder, images=images, labels=labels, splits=["train"] * count, class_names=names, name="noise")
+    storage = tempfile.mkdtemp()
+    launch_on_ray(
+        make_reader(),
+        {"splits": Splits(folder), "streamed": streamed, "batch": BATCH},
+        storage=storage,
+        name="run",
+        workers=(1, 1),
+        session={},
+        max_failures=0,
+        resources={"CPU": 1},
+        stream="splits/train" if streamed else "",
+    )
+    return TrainingResult.read(CheckpointFolder(Path(storage) / "run").newest()).history[0]["peak_mib"]
+
+
+def test_the_memory_of_a_stream_does_not_grow_with_the_data(ray, tmp_path):
+    counts = (10_000, 50_000, 200_000)
+    found = {
+        streamed: [peak_memory(tmp_path / str(count), count, streamed) for count in counts]
+        for streamed in (True, False)
+    }
+    for streamed, peaks in found.items():
+        listed = ", ".join(f"{count:,}: {peak:.0f} MiB" for count, peak in zip(counts, peaks, strict=True))
+        print(f"\npeak memory of the worker, {'streamed' if streamed else 'decoded'}: {listed}")
+    assert found[True][-1] <= 1.15 * found[True][0]
+    assert found[False][-1] - found[False][0] > 100  # what the stream saves

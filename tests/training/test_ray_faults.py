@@ -1,6 +1,7 @@
 """Nodes that vanish, a driver that is killed, and clusters of other machines: nothing is lost."""
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -8,19 +9,24 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from assay.classification import pretrain
-from assay.errors import AssayError
+from assay.classification.config import ClassificationConfig
+from assay.classification.pretrain import Splits, _train
+from assay.errors import AssayError, UserError
 from assay.files import tree_digest
-from assay.training import launch
+from assay.training import launch, rayjob
 from tests.training.conftest import free_ports
+from tests.training.kubernetes_api import NAMESPACE, KubernetesApi
 from tests.training.ray_loop import make_train
 
 pytestmark = pytest.mark.ray
@@ -142,3 +148,39 @@ def test_a_cluster_that_does_not_see_this_machines_files_trains_a_step(cluster, 
     monkeypatch.setattr("assay.training.ray.library_digest", lambda: "0" * 64)
     with pytest.raises(AssayError, match="has another version of assay"):
         pretrain(digits.path, {"epochs": 1}, **paths, workers=2)
+
+
+def test_the_command_of_a_rayjob_trains_and_its_refusal_arrives(cluster, digits, project, tmp_path, monkeypatch):
+    """Kubernetes is played by a server; what the job runs is real: its command, Ray, the object store."""
+    api = KubernetesApi()
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(api.kubeconfig()))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    settings = {"namespace": NAMESPACE, "image": "assay", "cpus_per_worker": 1}
+    monkeypatch.setenv(rayjob.SETTINGS, json.dumps(settings))
+    api.statuses = [{"jobStatus": "RUNNING"}]
+
+    def run(body):
+        def wait():
+            code = subprocess.run(command, cwd="/", capture_output=True).returncode
+            api.statuses = [{"jobStatus": "FAILED" if code else "SUCCEEDED", "message": f"exit code {code}"}]
+
+        command = [sys.executable, *shlex.split(body["spec"]["entrypoint"])[1:]]
+        threading.Thread(target=wait).start()
+
+    api.on_create = run
+    storage = os.environ["ASSAY_CHECKPOINTS"]
+    splits = Splits(digits.path)
+
+    def start(name, **config):
+        config = {"splits": splits, "settings": ClassificationConfig(**config)}
+        return launch(_train, config, storage=storage, name=name, workers=2)
+
+    try:
+        result = start("run", epochs=2, batch_size=64, learning_rate=0.1)
+        assert [record["step"] for record in result.history] == [1, 2]
+        api.statuses = [{"jobStatus": "RUNNING"}]
+        with pytest.raises(UserError, match="batch normalisation needs 2"):
+            start("refused", batch_size=2)
+    finally:
+        api.close()
+    assert not api.mistakes and not api.jobs
