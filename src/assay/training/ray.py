@@ -19,6 +19,7 @@ from assay.training.travel import decode, encode
 _FAILED_STARTS = 5  # each waits a minute for its workers, unless RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S says more
 _SHUFFLED_BATCHES = 16
 _READERS = 2
+_BLOCK_BYTES, _STREAM_BYTES = 4 << 20, 128 << 20
 # Where the store is, but not who may use it: a node's own credentials say that.
 _FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
 
@@ -161,6 +162,11 @@ def _open_stream(config: dict[str, Any], storage: str, stream: str) -> dict[str,
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.use_datasource_v2 = False  # it lists files in tasks that would wait for a processor for ever
+    # So much lies in the object store at a time, however large the split is and however fast it is read.
+    context.target_max_block_size = _BLOCK_BYTES
+    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
+        object_store_memory=_STREAM_BYTES
+    )
     data = ray.data.read_parquet(
         shards, columns=["sample_id", "image", "label"], ray_remote_args={"num_cpus": 0}, concurrency=_READERS
     )
